@@ -1,13 +1,11 @@
 """Generates the Python stubs from protos/ into a source tree.
 
-Run by `make proto` and by the wheel build. Needs grpcio-tools; adds typed service stubs when
-mypy-protobuf's plugin is on the PATH.
+Run by the build (setup.py) with grpcio-tools; `make proto` adds typed service stubs for mypy.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from importlib import resources
 from pathlib import Path
@@ -21,8 +19,6 @@ def generate(out: Path) -> list[Path]:
     """Write the `*_pb2*.py` and `.pyi` files of every .proto below `out`; returns the .proto files."""
     sources = sorted(PROTO_ROOT.glob("tandem/**/*.proto"))
     outputs = ["python_out", "pyi_out", "grpc_python_out"]
-    if shutil.which("protoc-gen-mypy_grpc"):
-        outputs.append("mypy_grpc_out")
     command = ["protoc", f"-I{PROTO_ROOT}", f"-I{resources.files('grpc_tools') / '_proto'}"]
     command += [f"--{name}={out}" for name in outputs]
     code = protoc.main([*command, *map(str, sources)])
