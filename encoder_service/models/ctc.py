@@ -1,0 +1,66 @@
+"""CTC head, and compact posteriors: what alignment and partial text need of a 60,515-word distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class CompactPosteriors:
+    """Per frame: the k likeliest entries, the blank, and the mass of everything that is neither.
+
+    top_ids int32 [..., T, k] and top_log_probs float32 [..., T, k], likeliest first; blank_log_prob [..., T];
+    rest_log_mass [..., T], -inf when nothing is left. The blank counts once when it is also among the top k.
+    """
+
+    top_ids: Tensor
+    top_log_probs: Tensor
+    blank_log_prob: Tensor
+    rest_log_mass: Tensor
+
+    @property
+    def greedy_ids(self) -> Tensor:
+        """Likeliest entry per frame, int32 [..., T], before repeats and blanks are dropped."""
+        return self.top_ids[..., 0]
+
+
+class CtcHead(nn.Module):
+    """Projection to the CTC vocabulary (keys `ctc.ctc_lo.*`)."""
+
+    def __init__(self, size: int, vocab_size: int, blank_id: int) -> None:
+        super().__init__()
+        self.ctc_lo = nn.Linear(size, vocab_size)
+        self.blank_id = blank_id
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Dense log-probabilities float32 [..., T, vocab] of hidden states [..., T, size]."""
+        return self._logits(hidden).log_softmax(dim=-1)
+
+    @torch.no_grad()
+    def compact(self, hidden: Tensor, k: int, chunk_frames: int = 512) -> CompactPosteriors:
+        """Compact posteriors of hidden [..., T, size]; at most `chunk_frames` dense frames exist at a time."""
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        parts = [self._compact_chunk(chunk, k) for chunk in flat.split(chunk_frames)]
+        shape = hidden.shape[:-1]
+        ids, probs, blank, rest = (torch.cat(column) for column in zip(*parts, strict=True))
+        return CompactPosteriors(
+            ids.view(*shape, -1), probs.view(*shape, -1), blank.view(shape), rest.view(shape)
+        )
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.ctc_lo(hidden.to(self.ctc_lo.weight.dtype))
+        return logits.float()
+
+    def _compact_chunk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        logits = self._logits(hidden)
+        total = logits.logsumexp(dim=-1, keepdim=True)
+        top, ids = logits.topk(min(k, logits.shape[-1]), dim=-1)
+        blank = logits[:, self.blank_id] - total[:, 0]
+        # Removing the named entries and summing again keeps a tiny remainder exact, which 1 - sum would cancel.
+        logits[:, self.blank_id] = -torch.inf
+        logits.scatter_(-1, ids, -torch.inf)
+        rest = logits.logsumexp(dim=-1) - total[:, 0]
+        return ids.int(), top - total, blank, rest
