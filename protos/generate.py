@@ -16,9 +16,9 @@ PROTO_ROOT = Path(__file__).resolve().parent
 
 
 def generate(out: Path) -> list[Path]:
-    """Write the `*_pb2*.py` and `.pyi` files of every .proto below `out`; returns the .proto files."""
+    """Write the `*_pb2*.py` files of every .proto below `out`; returns the .proto files."""
     sources = sorted(PROTO_ROOT.glob("tandem/**/*.proto"))
-    outputs = ["python_out", "pyi_out", "grpc_python_out"]
+    outputs = ["python_out", "grpc_python_out"]
     command = ["protoc", f"-I{PROTO_ROOT}", f"-I{resources.files('grpc_tools') / '_proto'}"]
     command += [f"--{name}={out}" for name in outputs]
     code = protoc.main([*command, *map(str, sources)])

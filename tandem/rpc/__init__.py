@@ -1,0 +1,1 @@
+"""What every tier shares on the wire: errors, tensors, server bootstrap, channels."""

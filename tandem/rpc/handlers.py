@@ -1,0 +1,67 @@
+"""Decorators for servicer methods: typed errors become a status with details, others a clean INTERNAL."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import grpc.aio
+from grpc_status import rpc_status
+
+from tandem.errors import Cancelled, InternalError, TandemError
+from tandem.rpc.status import from_rpc_error, to_status
+
+log = logging.getLogger("tandem.rpc")
+
+Response = TypeVar("Response")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def unary(method: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+    """Wrap `async def Method(self, request_or_iterator, context) -> Response`."""
+
+    @functools.wraps(method)
+    async def wrapper(self: object, request: object, context: Context) -> Response:
+        try:
+            return await method(self, request, context)
+        except BaseException as error:
+            await _fail(error, context)
+
+    return wrapper
+
+
+def streaming(method: Callable[..., AsyncIterator[Response]]) -> Callable[..., AsyncIterator[Response]]:
+    """Wrap `async def Method(self, request_or_iterator, context)` that yields responses."""
+
+    @functools.wraps(method)
+    async def wrapper(self: object, request: object, context: Context) -> AsyncIterator[Response]:
+        try:
+            async for response in method(self, request, context):
+                yield response
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            await _fail(error, context)
+
+    return wrapper
+
+
+async def _fail(error: BaseException, context: Context) -> NoReturn:
+    if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, SystemExit, grpc.aio.AbortError)):
+        raise error
+    if isinstance(error, grpc.RpcError):
+        error = from_rpc_error(error)
+    if isinstance(error, Cancelled):
+        await context.abort(error.code, str(error))
+    request_id = ""
+    if not isinstance(error, TandemError):
+        request_id = uuid.uuid4().hex[:16]
+        log.error("request %s failed", request_id, exc_info=error)
+        error = InternalError(f"internal error, see the log for request {request_id}")
+    await context.abort_with_status(rpc_status.to_status(to_status(error, request_id)))
+    raise AssertionError("abort does not return")

@@ -1,0 +1,127 @@
+"""Server bootstrap of every tier: listening, health, reflection, readiness, graceful drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from tandem.rpc.channels import MAX_MESSAGE_BYTES, server_options
+
+log = logging.getLogger("tandem.server")
+
+LIVENESS = "liveness"
+"""Health service name that is SERVING as long as the process can answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where and how a tier listens. `listen` is `host:port` or `unix:path`; port 0 picks a free one."""
+
+    listen: str
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    drain_seconds: float = 30.0
+    """How long running calls may go on after SIGTERM."""
+    lameduck_seconds: float = 0.0
+    """How long to keep accepting calls after health turned NOT_SERVING, so that balancers notice."""
+    max_connection_age_seconds: float | None = None
+    """Ask clients to reconnect after this long, so that new pods get their share."""
+
+
+@dataclass(slots=True)
+class TierServer:
+    """One gRPC server with health and reflection.
+
+    Health names: "liveness" is SERVING from the start; "" (readiness) and each service's full name
+    are SERVING between `ready()` and the drain.
+    """
+
+    config: ServerConfig
+    services: Sequence[str]
+    server: grpc.aio.Server = field(init=False)
+    port: int = field(init=False, default=0)
+    _health: health.aio.HealthServicer = field(init=False)
+    _stop: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        options = server_options(self.config.max_message_bytes)
+        if self.config.max_connection_age_seconds is not None:
+            options.append(("grpc.max_connection_age_ms", int(self.config.max_connection_age_seconds * 1000)))
+            options.append(("grpc.max_connection_age_grace_ms", int(self.config.drain_seconds * 1000)))
+        self.server = grpc.aio.server(options=options)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        reflection.enable_server_reflection(
+            [*self.services, health.SERVICE_NAME, reflection.SERVICE_NAME], self.server
+        )
+
+    async def start(self) -> None:
+        """Bind and listen. Readiness stays NOT_SERVING until `ready()`."""
+        await self._set(LIVENESS, serving=True)
+        await self._set_ready(False)
+        self.port = self.server.add_insecure_port(self.config.listen)
+        await self.server.start()
+        log.info("listening on %s", self.address)
+
+    @property
+    def address(self) -> str:
+        """`host:port` with the bound port, or the Unix socket as given."""
+        if self.config.listen.startswith("unix:"):
+            return self.config.listen
+        return f"{self.config.listen.rpartition(':')[0]}:{self.port}"
+
+    async def ready(self) -> None:
+        await self._set_ready(True)
+
+    async def not_ready(self) -> None:
+        await self._set_ready(False)
+
+    def request_stop(self) -> None:
+        """Begin the drain, as SIGTERM does."""
+        self._stop.set()
+
+    async def wait(self) -> None:
+        """Run until SIGTERM, SIGINT or `request_stop()`, then drain."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+        await self._stop.wait()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Readiness off, wait the lame-duck time, refuse new calls, let running ones finish."""
+        await self._set_ready(False)
+        await asyncio.sleep(self.config.lameduck_seconds)
+        await self.server.stop(self.config.drain_seconds)
+        if self.config.listen.startswith("unix:"):
+            Path(self.config.listen.removeprefix("unix:")).unlink(missing_ok=True)
+
+    async def _set_ready(self, value: bool) -> None:
+        for name in ("", *self.services):
+            await self._set(name, serving=value)
+
+    async def _set(self, name: str, *, serving: bool) -> None:
+        kind = health_pb2.HealthCheckResponse
+        await self._health.set(name, kind.SERVING if serving else kind.NOT_SERVING)
+
+
+async def run(
+    server: TierServer, start: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]
+) -> None:
+    """Serve a tier: listen, load (`start`), report ready, wait for a signal, drain, free (`close`)."""
+    await server.start()
+    try:
+        await start()
+        await server.ready()
+        log.info("ready on %s", server.address)
+        await server.wait()
+    finally:
+        await close()

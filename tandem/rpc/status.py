@@ -1,0 +1,81 @@
+"""Between TandemError and gRPC status: google.rpc details out, typed errors back in."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from tandem import errors
+from tandem.errors import DOMAIN, FieldViolation, TandemError
+
+
+def _subclasses(cls: type[TandemError]) -> list[type[TandemError]]:
+    return [cls, *(deep for sub in cls.__subclasses__() for deep in _subclasses(sub))]
+
+
+def to_status(error: TandemError, request_id: str = "") -> status_pb2.Status:
+    """The google.rpc.Status of an error: ErrorInfo, and the other details where they apply."""
+    details: list[any_pb2.Any] = []
+
+    def add(message: object) -> None:
+        packed = any_pb2.Any()
+        packed.Pack(message)  # type: ignore[arg-type]
+        details.append(packed)
+
+    add(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
+    if error.violations:
+        field = error_details_pb2.BadRequest.FieldViolation
+        add(
+            error_details_pb2.BadRequest(
+                field_violations=[field(field=v.field, description=v.description) for v in error.violations]
+            )
+        )
+    if error.retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(error.retry_after * 1000))
+        add(error_details_pb2.RetryInfo(retry_delay=delay))
+    if request_id:
+        add(error_details_pb2.RequestInfo(request_id=request_id))
+    return status_pb2.Status(code=error.code.value[0], message=str(error), details=details)
+
+
+def from_rpc_error(error: grpc.RpcError) -> TandemError:
+    """The typed error that a peer raised, rebuilt from its status and details."""
+    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
+    message = (error.details() or code.name) if isinstance(error, grpc.Call) else str(error)
+    status = _status_of(error)
+    info = error_details_pb2.ErrorInfo()
+    bad, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    for detail in status.details if status is not None else ():
+        for target in (info, bad, retry):
+            if detail.Is(target.DESCRIPTOR):
+                detail.Unpack(target)
+    cls = _class_for(info.reason, code)
+    return cls(
+        message,
+        violations=tuple(FieldViolation(v.field, v.description) for v in bad.field_violations),
+        retry_after=retry.retry_delay.ToMilliseconds() / 1000 if retry.HasField("retry_delay") else None,
+        metadata=dict(info.metadata),
+    )
+
+
+def _status_of(error: grpc.RpcError) -> status_pb2.Status | None:
+    if not isinstance(error, grpc.Call):
+        return None
+    for key, value in error.trailing_metadata() or ():
+        if key == rpc_status.GRPC_DETAILS_METADATA_KEY and isinstance(value, bytes):
+            return status_pb2.Status.FromString(value)
+    return None
+
+
+def _class_for(reason: str, code: grpc.StatusCode) -> type[TandemError]:
+    known = _subclasses(TandemError)
+    by_reason = {cls.reason: cls for cls in known}
+    if reason in by_reason:
+        return by_reason[reason]
+    by_code: dict[grpc.StatusCode, type[TandemError]] = {}
+    for cls in known:
+        by_code.setdefault(cls.code, cls)
+    return by_code.get(code, errors.InternalError)
