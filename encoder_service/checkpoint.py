@@ -1,4 +1,4 @@
-"""Opens a published Fun-ASR-Nano checkpoint: finds it, reads it safely, and refuses it when its tensors do not fit."""
+"""Opens a published Fun-ASR-Nano checkpoint: reads it safely, refuses it when its tensors do not fit."""
 
 from __future__ import annotations
 
@@ -6,25 +6,21 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from encoder_service.file_hash import file_sha256
+from encoder_service.hub import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, Hub, resolve_checkpoint
 from encoder_service.model_config import NanoConfig, load_nano_config
 from encoder_service.models.fun_asr_nano import FunASRNano
 
-Hub = Literal["hf", "ms"]
-WEIGHTS_FILE = "model.pt"
-CONFIG_FILE = "config.yaml"
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 CTC_PREFIXES = ("ctc_decoder.", "ctc.")
 OTHER_TIER_PREFIX = "llm."
 
-
-class CheckpointError(RuntimeError):
-    """The checkpoint cannot be found, read, or fitted to its own config.yaml."""
+__all__ = ["Checkpoint", "CheckpointError", "Hub", "build_model", "load_checkpoint", "read_tensors"]
 
 
 @dataclass(frozen=True)
@@ -42,43 +38,15 @@ class Checkpoint:
 
 
 def load_checkpoint(model: str | Path, hub: Hub | None = None) -> Checkpoint:
-    """Load a directory or hub id on the CPU in float32, in eval mode. Raises CheckpointError or ConfigError."""
+    """Load a directory or hub id on the CPU, float32, eval mode. Raises CheckpointError or ConfigError."""
     directory = resolve_checkpoint(str(model), hub)
     config = load_nano_config(directory / CONFIG_FILE)
     weights = directory / WEIGHTS_FILE
     return Checkpoint(directory, config, build_model(config, read_tensors(weights)), file_sha256(weights))
 
 
-def resolve_checkpoint(model: str, hub: Hub | None = None) -> Path:
-    """Directory of a checkpoint: `model` itself when it is one, otherwise a snapshot of that id from the hub."""
-    directory = Path(model).expanduser()
-    if not directory.is_dir():
-        if hub is None:
-            raise CheckpointError(f"{model} is not a directory; to fetch it from a hub, name the hub (hf or ms)")
-        directory = _snapshot(model, hub)
-    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (directory / name).is_file()]
-    if missing:
-        raise CheckpointError(f"{directory} holds no {' and no '.join(missing)}")
-    return directory
-
-
-def _snapshot(model: str, hub: Hub) -> Path:
-    package = {"hf": "huggingface_hub", "ms": "modelscope"}[hub]
-    try:
-        if hub == "hf":
-            from huggingface_hub import snapshot_download
-        else:
-            from modelscope import snapshot_download
-    except ImportError as error:
-        raise CheckpointError(f"fetching {model} needs the package {package}, which is not installed") from error
-    try:
-        return Path(snapshot_download(model))
-    except Exception as error:  # the hubs raise dozens of types; the cause stays attached
-        raise CheckpointError(f"{package} could not fetch {model}: {error}") from error
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Name to tensor of a model.pt, memory-mapped where its format allows; nothing in the file is executed."""
+    """Name to tensor of a model.pt, memory-mapped where the format allows; nothing in it is executed."""
     try:
         raw = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises its own, pickle's and zip's types for a damaged or unsafe file
@@ -102,8 +70,8 @@ def _unwrap(raw: Any) -> Mapping[Any, Any]:
 def build_model(config: NanoConfig, tensors: Mapping[str, Tensor]) -> FunASRNano:
     """Fill the networks of `config`; tensors under `llm.` belong to the decoder tier and are left alone.
 
-    No CTC tensors at all means a model without CTC. Anything else that does not fit raises one CheckpointError that
-    names every missing, unexpected and misshapen tensor.
+    No CTC tensors at all means a model without CTC. Anything else that does not fit raises one
+    CheckpointError that names every missing, unexpected and misshapen tensor.
     """
     own = {name: value for name, value in tensors.items() if not name.startswith(OTHER_TIER_PREFIX)}
     with_ctc = any(name.startswith(CTC_PREFIXES) for name in own)

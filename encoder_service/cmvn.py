@@ -1,7 +1,8 @@
-"""Reads the Kaldi-nnet text file (`am.mvn`) in which FunASR models keep their mean and variance normalisation."""
+"""Reads `am.mvn`, the Kaldi-nnet text file in which FunASR models keep mean and variance normalisation."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ class CmvnError(ValueError):
 
 
 def load_cmvn(path: str | None, size: int) -> tuple[Tensor, Tensor]:
-    """(shift, scale), float32 [size] each, to be used as (x + shift) * scale; the identity when `path` is None."""
+    """(shift, scale), float32 [size] each, for (x + shift) * scale; the identity when `path` is None."""
     if path is None:
         return torch.zeros(size), torch.ones(size)
     lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -21,7 +22,7 @@ def load_cmvn(path: str | None, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _row(lines: list[str], tag: str, size: int, path: str) -> Tensor:
-    for line, values in zip(lines, lines[1:], strict=False):
+    for line, values in pairwise(lines):
         fields = values.split()
         if line.startswith(tag) and fields[:1] == ["<LearnRateCoef>"]:
             numbers = [float(field) for field in fields[3:-1]]

@@ -1,4 +1,4 @@
-"""SHA-256 of large files, remembered on disk by path, size and modification time, so that a restart does not re-read 2 GB."""
+"""SHA-256 of large files, remembered on disk so that a restart does not read 2 GB just to name them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ def cache_directory() -> Path:
 
 
 def file_sha256(path: Path, cache: Path | None = None) -> str:
-    """Hex SHA-256 of a file. A cache that cannot be written costs time on the next start, nothing else."""
+    """Hex SHA-256, remembered by path, size and modification time.
+
+    A cache that cannot be written costs time on the next start, nothing else.
+    """
     path = path.resolve()
     stat = path.stat()
     key = hashlib.sha256(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).hexdigest()

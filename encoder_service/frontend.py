@@ -5,14 +5,13 @@ Reproduces what the published models were trained on (Kaldi fbank, snip edges, n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from encoder_service.cmvn import load_cmvn
+from encoder_service.mel import fft_size, make_window, mel_filters
 from encoder_service.model_config import FrontendConfig
 
 SAMPLE_SCALE = 32768.0
@@ -27,8 +26,8 @@ class AudioTooShort(ValueError):
 class Frontend(nn.Module):
     """Waveform to features [B, T, n_mels * lfr_m], float32, on the device of the module.
 
-    Call it with a list of 1-D clips of any length (at least two samples), or use `forward` directly with a padded batch
-    whose items all span at least one window. Neither lets padding into a frame.
+    Call `extract` with a list of 1-D clips of any length (at least two samples), or the module itself with
+    a padded batch whose items all span at least one window. Neither lets padding into a frame.
     """
 
     window: Tensor
@@ -54,7 +53,7 @@ class Frontend(nn.Module):
         return -(-fbank_frames // self.config.lfr_n)
 
     def extract(self, clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """List of 1-D float clips in [-1, 1] to (features [B, T, F], lengths [B] int64). Raises AudioTooShort."""
+        """1-D float clips in [-1, 1] to (features [B, T, F], lengths [B] int64). Raises AudioTooShort."""
         device = self.window.device
         lengths = [int(clip.shape[0]) for clip in clips]
         for index, length in enumerate(lengths):
@@ -72,31 +71,35 @@ class Frontend(nn.Module):
         return self.stack(fbank, frames)
 
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, S] float in [-1, 1] and lengths [B] >= one window, to (features [B, T, F], lengths [B]); no host sync."""
+        """[B, S] in [-1, 1], lengths [B] >= window, to (features [B, T, F], lengths [B]); no host sync."""
         fbank, frames = self.fbank(samples, lengths)
         return self.stack(fbank, frames)
 
     def fbank(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, S >= window] to log mel energies [B, N, n_mels] and frame counts [B]; rows past a count are undefined."""
+        """[B, S >= window] to log mel energies [B, N, n_mels] and counts [B]; rows past a count are noise."""
         frames = samples.to(torch.float32).unfold(-1, self.window_size, self.hop)
         counts = 1 + (lengths - self.window_size).clamp_min(0) // self.hop
         return self._log_mel(frames, self.window, self.mel), counts
 
     def stack(self, fbank: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Low-frame-rate stacking: [B, N, F] to [B, ceil(N/n), m*F]; edge frames repeat, rows past a length are zero."""
+        """Low-frame-rate stacking: [B, N, F] to [B, ceil(N/n), m*F].
+
+        Edge frames repeat to fill the first and last stack; rows past a length are zero.
+        """
         m, n = self.config.lfr_m, self.config.lfr_n
         batch, total, size = fbank.shape
         rows = -(-total // n)
         steps = torch.arange(rows, device=fbank.device)
         taps = steps[:, None] * n + torch.arange(m, device=fbank.device) - (m - 1) // 2
-        index = torch.minimum(taps.clamp_min(0)[None], (counts - 1)[:, None, None]).reshape(batch, rows * m, 1)
-        stacked = fbank.gather(1, index.expand(-1, -1, size)).reshape(batch, rows, m * size)
+        index = torch.minimum(taps.clamp_min(0)[None], (counts - 1)[:, None, None])
+        index = index.reshape(batch, rows * m, 1).expand(-1, -1, size)
+        stacked = fbank.gather(1, index).reshape(batch, rows, m * size)
         lengths = (counts + n - 1) // n
         stacked = (stacked + self.cmvn_shift) * self.cmvn_scale
         return stacked.masked_fill((steps[None] >= lengths[:, None])[..., None], 0.0), lengths
 
     def _short_frame(self, clip: Tensor) -> Tensor:
-        """The single frame of a clip shorter than the window: the window shrinks to the clip, as in Kaldi's callers."""
+        """The one frame of a clip shorter than the window, which shrinks to the clip."""
         rate = self.config.sample_rate
         size = max(int(rate * (clip.shape[0] / rate * 1000) * 0.001), MIN_SAMPLES)
         window = make_window(self.config.window, size).to(clip.device)
@@ -104,7 +107,7 @@ class Frontend(nn.Module):
         return self._log_mel(clip[:size], window, mel)
 
     def _log_mel(self, frames: Tensor, window: Tensor, mel: Tensor) -> Tensor:
-        """Frames [..., W] to log mel energies [..., n_mels]: DC removal, pre-emphasis, window, power, mel, log."""
+        """Frames [..., W] to log mel energies: DC removal, pre-emphasis, window, power, mel, log."""
         if self.config.upscale:
             frames = frames * SAMPLE_SCALE
         frames = frames - frames.mean(dim=-1, keepdim=True)
@@ -112,37 +115,5 @@ class Frontend(nn.Module):
         frames = (frames - self.config.preemphasis * previous) * window
         spectrum = torch.fft.rfft(frames, n=2 * (mel.shape[0] - 1))
         power = spectrum.real.square() + spectrum.imag.square()
-        return (power @ mel).clamp_min(LOG_FLOOR).log()
-
-
-def fft_size(window_size: int) -> int:
-    """Smallest power of two that holds the window."""
-    return 1 << (window_size - 1).bit_length()
-
-
-@lru_cache(maxsize=512)
-def make_window(name: str, size: int) -> Tensor:
-    """Symmetric analysis window [size]: hamming, or povey (hann to the power 0.85)."""
-    phase = 2 * math.pi * torch.arange(size, dtype=torch.float64) / (size - 1)
-    if name == "hamming":
-        return (0.54 - 0.46 * phase.cos()).float()
-    if name == "povey":
-        return (0.5 - 0.5 * phase.cos()).clamp_min(0).pow(0.85).float()
-    raise ValueError(f"unknown window {name!r} (hamming, povey)")
-
-
-@lru_cache(maxsize=16)
-def mel_filters(config: FrontendConfig, n_fft: int) -> Tensor:
-    """Kaldi's triangular filters [n_fft // 2 + 1, n_mels], triangles in the mel domain, Nyquist bin empty."""
-    nyquist = config.sample_rate / 2
-    high = config.high_freq if config.high_freq > 0 else nyquist + config.high_freq
-    edges = torch.linspace(_mel(config.low_freq), _mel(high), config.n_mels + 2, dtype=torch.float64)
-    bins = torch.arange(n_fft // 2, dtype=torch.float64) * config.sample_rate / n_fft
-    mels = 1127.0 * torch.log1p(bins / 700.0)[:, None]
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    triangles = torch.minimum((mels - left) / (centre - left), (right - mels) / (right - centre)).clamp_min(0)
-    return torch.cat((triangles, torch.zeros(1, config.n_mels, dtype=torch.float64))).float()
-
-
-def _mel(hertz: float) -> float:
-    return 1127.0 * math.log1p(hertz / 700.0)
+        energies: Tensor = power @ mel
+        return energies.clamp_min(LOG_FLOOR).log()

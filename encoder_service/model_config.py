@@ -45,7 +45,7 @@ class FrontendConfig:
 
 @dataclass(frozen=True)
 class SanmConfig:
-    """SenseVoice encoder (`audio_encoder_conf`); `num_blocks` counts the input layer, `tp_blocks` come on top."""
+    """SenseVoice encoder (`audio_encoder_conf`); `num_blocks` counts the input layer, not `tp_blocks`."""
 
     input_size: int = 560
     output_size: int = 256
@@ -59,7 +59,7 @@ class SanmConfig:
 
 @dataclass(frozen=True)
 class AdaptorConfig:
-    """Transformer adaptor (`audio_adaptor_conf`, `ctc_decoder_conf`); frames are stacked `downsample_rate` at a time."""
+    """Transformer adaptor (`audio_adaptor_conf`, `ctc_decoder_conf`); stacks `downsample_rate` frames."""
 
     encoder_dim: int
     llm_dim: int
@@ -81,7 +81,7 @@ class CtcConfig:
 
 @dataclass(frozen=True)
 class NanoConfig:
-    """Everything the encoder tier reads from config.yaml. `ctc` is None when the file names no CTC decoder."""
+    """All that the encoder tier reads from config.yaml. `ctc` is None when the file names no CTC decoder."""
 
     frontend: FrontendConfig
     encoder: SanmConfig

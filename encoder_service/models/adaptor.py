@@ -1,4 +1,4 @@
-"""Transformer adaptor: maps encoder frames into another space, the LLM's (`audio_adaptor`) or CTC's (`ctc_decoder`)."""
+"""Transformer adaptor: encoder frames into the LLM's space (`audio_adaptor`) or CTC's (`ctc_decoder`)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class AdaptorBlock(nn.Module):
 
 
 class TransformerAdaptor(nn.Module):
-    """Stacks k frames, projects, and mixes: [B, T, encoder_dim] to float32 [B, ceil(T/k), llm_dim]. No final norm."""
+    """Stacks k frames, projects, mixes: [B, T, encoder_dim] to float32 [B, ceil(T/k), llm_dim]."""
 
     def __init__(self, config: AdaptorConfig) -> None:
         super().__init__()

@@ -41,9 +41,9 @@ class CtcHead(nn.Module):
 
     @torch.no_grad()
     def compact(self, hidden: Tensor, k: int, chunk_frames: int = 512) -> CompactPosteriors:
-        """Compact posteriors of hidden [..., T, size]; at most `chunk_frames` dense frames exist at a time."""
+        """Compact posteriors of hidden [..., T, size]; only `chunk_frames` dense frames exist at a time."""
         flat = hidden.reshape(-1, hidden.shape[-1])
-        parts = [self._compact_chunk(chunk, k) for chunk in flat.split(chunk_frames)]
+        parts = [self._compact_chunk(chunk, k) for chunk in torch.split(flat, chunk_frames)]
         shape = hidden.shape[:-1]
         ids, probs, blank, rest = (torch.cat(column) for column in zip(*parts, strict=True))
         return CompactPosteriors(
@@ -59,7 +59,7 @@ class CtcHead(nn.Module):
         total = logits.logsumexp(dim=-1, keepdim=True)
         top, ids = logits.topk(min(k, logits.shape[-1]), dim=-1)
         blank = logits[:, self.blank_id] - total[:, 0]
-        # Removing the named entries and summing again keeps a tiny remainder exact, which 1 - sum would cancel.
+        # Summing again without the named entries keeps a tiny remainder exact; 1 - sum would cancel it.
         logits[:, self.blank_id] = -torch.inf
         logits.scatter_(-1, ids, -torch.inf)
         rest = logits.logsumexp(dim=-1) - total[:, 0]

@@ -1,4 +1,4 @@
-"""Fun-ASR-Nano up to the LLM: audio encoder, adaptor, and the CTC branch, named as in the published checkpoint."""
+"""Fun-ASR-Nano up to the LLM: audio encoder, adaptor, CTC branch, named as in the published checkpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NanoOutput:
     """What one padded batch of features becomes; all float32 on the model's device.
 
     encoder_out [B, T, d], zero past frame_lengths [B]. adaptor_out [B, ceil(T/k), llm_dim]. audio_embeds
-    [B, N, llm_dim], zero past token_counts [B]. ctc_hidden [B, T', d_ctc] with ctc_lengths [B], or None without CTC.
+    [B, N, llm_dim], zero past token_counts [B]. ctc_hidden [B, T', d_ctc] with ctc_lengths [B], or None.
     """
 
     encoder_out: Tensor
@@ -36,7 +36,7 @@ class NanoOutput:
 
 
 class FunASRNano(nn.Module):
-    """The networks of one checkpoint. `with_ctc=False` leaves the CTC branch out (checkpoints without its tensors)."""
+    """The networks of one checkpoint. `with_ctc=False` is for checkpoints without CTC tensors."""
 
     ctc_decoder: TransformerAdaptor | None
     ctc: CtcHead | None
@@ -65,7 +65,7 @@ class FunASRNano(nn.Module):
         return NanoOutput(encoder_out, lengths, adaptor_out, embeds, counts, ctc_hidden, ctc_lengths)
 
     def cast(self, dtype: torch.dtype) -> None:
-        """Compute encoder and adaptor in `dtype`; the CTC branch stays float32, as its weights were published."""
+        """Compute encoder and adaptor in `dtype`; the CTC branch stays float32, as it was published."""
         cast_matmuls(self.audio_encoder, dtype)
         cast_matmuls(self.audio_adaptor, dtype)
 
@@ -73,8 +73,8 @@ class FunASRNano(nn.Module):
 def audio_token_count(frames: Count, config: AdaptorConfig) -> Count:
     """Prompt positions that `frames` encoder frames fill.
 
-    With use_low_frame_rate the LLM sees only the first ceil(T/8) adaptor frames: the published model was trained on
-    this truncation, its attention having moved the content forward. Otherwise every stacked frame is used.
+    With use_low_frame_rate the LLM sees only the first ceil(T/8) adaptor frames: the published model was
+    trained on this truncation, its attention having moved the content forward. Otherwise it sees them all.
     """
     step = LOW_FRAME_RATE if config.use_low_frame_rate else config.downsample_rate
     return (frames + (step - 1)) // step

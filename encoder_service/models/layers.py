@@ -13,7 +13,7 @@ def length_mask(lengths: Tensor, width: int) -> Tensor:
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer norm that always computes in float32 and hands its result over in the dtype of the layer it feeds.
+    """Layer norm that always computes in float32 and returns the dtype of the layer it feeds.
 
     The residual stream stays float32 in a bfloat16 model, as it does under autocast in training.
     """
@@ -49,7 +49,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor) -> Tensor:
 
 
 def cast_matmuls(module: nn.Module, dtype: torch.dtype) -> None:
-    """Put the weights of matrix products and convolutions into `dtype`; norms stay float32 (see LayerNorm)."""
+    """Put the weights of matrix products and convolutions into `dtype`; norms stay float32."""
     for child in module.modules():
         if isinstance(child, nn.Linear | nn.Conv1d):
             child.to(dtype)

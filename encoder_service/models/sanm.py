@@ -25,7 +25,7 @@ def sinusoidal_positions(width: int, depth: int, device: torch.device) -> Tensor
 
 
 class SanmAttention(nn.Module):
-    """Multi-head attention plus FSMN memory over the un-headed values; the memory bypasses the output projection."""
+    """Multi-head attention plus FSMN memory over the un-headed values, past the output projection."""
 
     def __init__(self, input_size: int, size: int, heads: int, kernel: int, shift: int) -> None:
         super().__init__()
@@ -45,11 +45,12 @@ class SanmAttention(nn.Module):
         """FSMN: v plus its depthwise convolution over time, with padded frames held at zero."""
         v = v.masked_fill(~mask, 0.0)
         conv = self.fsmn_block(F.pad(v.transpose(1, 2), self.pad)).transpose(1, 2)
-        return (conv + v).masked_fill(~mask, 0.0)
+        out: Tensor = (conv + v).masked_fill(~mask, 0.0)
+        return out
 
 
 class SanmLayer(nn.Module):
-    """Pre-norm layer. The input layer changes the width and therefore has no residual around its attention."""
+    """Pre-norm layer. The input layer changes the width, so its attention has no residual."""
 
     def __init__(self, input_size: int, config: SanmConfig) -> None:
         super().__init__()
