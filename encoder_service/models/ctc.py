@@ -10,21 +10,24 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class CompactPosteriors:
-    """Per frame: the k likeliest entries, the blank, and the mass of everything that is neither.
+    """Per frame: the k likeliest tokens besides the blank, the blank, and the mass of all other tokens.
 
-    top_ids int32 [..., T, k] and top_log_probs float32 [..., T, k], likeliest first; blank_log_prob [..., T];
-    rest_log_mass [..., T], -inf when nothing is left. The blank counts once when it is also among the top k.
+    top_ids int32 [..., T, k] and top_log_probs float32 [..., T, k], likeliest first;
+    blank_log_probs and remainder_log_probs [..., T], the latter -inf when nothing is left. exp() over one
+    frame sums to 1.
     """
 
     top_ids: Tensor
     top_log_probs: Tensor
-    blank_log_prob: Tensor
-    rest_log_mass: Tensor
+    blank_log_probs: Tensor
+    remainder_log_probs: Tensor
+    blank_id: int
 
     @property
     def greedy_ids(self) -> Tensor:
         """Likeliest entry per frame, int32 [..., T], before repeats and blanks are dropped."""
-        return self.top_ids[..., 0]
+        blank_wins = self.blank_log_probs > self.top_log_probs[..., 0]
+        return self.top_ids[..., 0].masked_fill(blank_wins, self.blank_id)
 
 
 class CtcHead(nn.Module):
@@ -45,9 +48,9 @@ class CtcHead(nn.Module):
         flat = hidden.reshape(-1, hidden.shape[-1])
         parts = [self._compact_chunk(chunk, k) for chunk in torch.split(flat, chunk_frames)]
         shape = hidden.shape[:-1]
-        ids, probs, blank, rest = (torch.cat(column) for column in zip(*parts, strict=True))
+        ids, tops, blank, rest = (torch.cat(column) for column in zip(*parts, strict=True))
         return CompactPosteriors(
-            ids.view(*shape, -1), probs.view(*shape, -1), blank.view(shape), rest.view(shape)
+            ids.view(*shape, -1), tops.view(*shape, -1), blank.view(shape), rest.view(shape), self.blank_id
         )
 
     def _logits(self, hidden: Tensor) -> Tensor:
@@ -57,10 +60,10 @@ class CtcHead(nn.Module):
     def _compact_chunk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         logits = self._logits(hidden)
         total = logits.logsumexp(dim=-1, keepdim=True)
-        top, ids = logits.topk(min(k, logits.shape[-1]), dim=-1)
         blank = logits[:, self.blank_id] - total[:, 0]
-        # Summing again without the named entries keeps a tiny remainder exact; 1 - sum would cancel it.
         logits[:, self.blank_id] = -torch.inf
+        top, ids = logits.topk(min(k, logits.shape[-1] - 1), dim=-1)
+        # Summing again without the named entries keeps a tiny remainder exact; 1 - sum would cancel it.
         logits.scatter_(-1, ids, -torch.inf)
         rest = logits.logsumexp(dim=-1) - total[:, 0]
         return ids.int(), top - total, blank, rest
