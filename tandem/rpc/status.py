@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grpc
+import grpc.aio
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
@@ -43,8 +44,9 @@ def to_status(error: TandemError, request_id: str = "") -> status_pb2.Status:
 
 def from_rpc_error(error: grpc.RpcError) -> TandemError:
     """The typed error that a peer raised, rebuilt from its status and details."""
-    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
-    message = (error.details() or code.name) if isinstance(error, grpc.Call) else str(error)
+    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
+        return errors.InternalError(str(error))
+    code, message = error.code(), error.details() or error.code().name
     status = _status_of(error)
     info = error_details_pb2.ErrorInfo()
     bad, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
@@ -61,9 +63,7 @@ def from_rpc_error(error: grpc.RpcError) -> TandemError:
     )
 
 
-def _status_of(error: grpc.RpcError) -> status_pb2.Status | None:
-    if not isinstance(error, grpc.Call):
-        return None
+def _status_of(error: grpc.Call | grpc.aio.AioRpcError) -> status_pb2.Status | None:
     for key, value in error.trailing_metadata() or ():
         if key == rpc_status.GRPC_DETAILS_METADATA_KEY and isinstance(value, bytes):
             return status_pb2.Status.FromString(value)

@@ -48,13 +48,14 @@ class WireTensor:
     def of(cls, array: npt.NDArray[np.generic]) -> WireTensor:
         """Wrap a float32, float16, int32, int64 or uint8 array; other dtypes raise TypeError."""
         try:
-            return cls(np.ascontiguousarray(array), _WIRE[array.dtype.newbyteorder("<")])
+            little = array.dtype.newbyteorder("<")
+            return cls(np.asarray(array, little, order="C"), _WIRE[little])
         except KeyError:
             raise TypeError(f"no wire type for dtype {array.dtype}") from None
 
     @classmethod
     def bfloat16(cls, bits: npt.NDArray[np.uint16]) -> WireTensor:
-        return cls(np.ascontiguousarray(bits), pb.DATA_TYPE_BFLOAT16)
+        return cls(np.asarray(bits, order="C"), pb.DATA_TYPE_BFLOAT16)
 
     @property
     def spec(self) -> pb.TensorSpec:

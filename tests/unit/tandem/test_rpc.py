@@ -1,0 +1,139 @@
+"""Typed errors through a real gRPC server and back, health, drain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tandem import errors
+from tandem.errors import FieldViolation, TandemError
+from tandem.rpc import handlers
+from tandem.rpc.channels import connect
+from tandem.rpc.server import LIVENESS, ServerConfig, TierServer
+from tandem.rpc.status import from_rpc_error
+from tandem.tensor.v1 import tensor_pb2 as pb
+
+SERVICE = "test.v1.TestService"
+
+
+class Servicer:
+    """Fails as `failure` says; streams two messages first."""
+
+    def __init__(self) -> None:
+        self.failure: BaseException | None = None
+        self.release = asyncio.Event()
+
+    @handlers.unary
+    async def call(self, request: pb.Tensor, context: object) -> pb.Tensor:
+        if self.failure is not None:
+            raise self.failure
+        await self.release.wait()
+        return request
+
+    @handlers.streaming
+    async def stream(self, request: pb.Tensor, context: object) -> AsyncIterator[pb.Tensor]:
+        yield request
+        yield request
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[tuple[Servicer, TierServer, grpc.aio.Channel]]:
+    servicer = Servicer()
+    server = TierServer(ServerConfig(f"unix:{tmp_path}/s.sock", drain_seconds=5), [SERVICE])
+    codec: dict[str, Any] = {
+        "request_deserializer": pb.Tensor.FromString,
+        "response_serializer": pb.Tensor.SerializeToString,
+    }
+    methods = {
+        "Call": grpc.unary_unary_rpc_method_handler(servicer.call, **codec),
+        "Stream": grpc.unary_stream_rpc_method_handler(servicer.stream, **codec),
+    }
+    server.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+    await server.start()
+    async with connect(server.address) as channel:
+        yield servicer, server, channel
+    await server.stop()
+
+
+def caller(channel: grpc.aio.Channel, method: str = "Call", kind: str = "unary_unary") -> Any:
+    return getattr(channel, kind)(
+        f"/{SERVICE}/{method}",
+        request_serializer=pb.Tensor.SerializeToString,
+        response_deserializer=pb.Tensor.FromString,
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.InvalidAudio("bad audio", violations=(FieldViolation("audio", "truncated"),)),
+        errors.LimitExceeded("too long", metadata={"limit": "60"}),
+        errors.Overloaded("queue full", retry_after=1.5),
+        errors.CapabilityMissing("no CTC"),
+        errors.ModelMismatch("other model"),
+        errors.Unavailable("draining"),
+    ],
+)
+async def test_typed_errors_cross_the_wire(served: Any, error: TandemError) -> None:
+    servicer, _, channel = served
+    servicer.failure = error
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await caller(channel)(pb.Tensor(), timeout=5)
+    rebuilt = from_rpc_error(caught.value)
+    assert type(rebuilt) is type(error)
+    assert caught.value.code() is error.code
+    assert str(rebuilt) == str(error)
+    assert rebuilt.violations == error.violations
+    assert rebuilt.retry_after == error.retry_after
+    assert rebuilt.metadata == error.metadata
+
+
+async def test_an_unexpected_exception_shows_nothing_of_itself(served: Any) -> None:
+    servicer, _, channel = served
+    servicer.failure = ValueError("secret path /etc/x")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await caller(channel)(pb.Tensor(), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "secret" not in (caught.value.details() or "")
+
+
+async def test_a_stream_keeps_what_was_sent_before_the_error(served: Any) -> None:
+    servicer, _, channel = served
+    servicer.failure = errors.Overloaded("later", retry_after=2)
+    received = []
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for message in caller(channel, "Stream", "unary_stream")(pb.Tensor(data=b"x"), timeout=5):
+            received.append(message.data)
+    assert received == [b"x", b"x"]
+    assert from_rpc_error(caught.value).retry_after == 2
+
+
+async def test_health_names_and_drain_finish_running_calls(served: Any) -> None:
+    servicer, server, channel = served
+    health: Any = health_pb2_grpc.HealthStub(channel)
+
+    async def status(name: str) -> int:
+        reply = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+        return int(reply.status)
+
+    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+    assert [await status(LIVENESS), await status("")] == [serving, not_serving]
+    await server.ready()
+    assert [await status(""), await status(SERVICE)] == [serving, serving]
+
+    running = asyncio.ensure_future(caller(channel)(pb.Tensor(data=b"y"), timeout=10))
+    await asyncio.sleep(0.1)
+    stopping = asyncio.ensure_future(server.stop())
+    await asyncio.sleep(0.1)
+    servicer.release.set()
+    assert (await running).data == b"y"
+    await stopping
