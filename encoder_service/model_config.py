@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 DEFAULT_CTC_VOCAB_SIZE = 60515
 
@@ -87,17 +84,6 @@ class NanoConfig:
     encoder: SanmConfig
     adaptor: AdaptorConfig
     ctc: CtcConfig | None
-
-
-def load_nano_config(path: Path) -> NanoConfig:
-    """Read and check a Fun-ASR-Nano config.yaml. Raises ConfigError naming the key at fault."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} is not a mapping")
-    return parse_nano_config(raw)
 
 
 def parse_nano_config(raw: Mapping[str, Any]) -> NanoConfig:

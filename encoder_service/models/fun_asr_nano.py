@@ -55,14 +55,19 @@ class FunASRNano(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> NanoOutput:
         """Features [B, T, F] and lengths [B], every length at least 1. No branch depends on data."""
         encoder_out = self.audio_encoder(features, lengths)
-        adaptor_out, adaptor_lengths = self.audio_adaptor(encoder_out, lengths)
-        counts = torch.minimum(audio_token_count(lengths, self.config.adaptor), adaptor_lengths)
-        width = min(audio_token_count(features.shape[1], self.config.adaptor), adaptor_out.shape[1])
-        embeds = adaptor_out[:, :width].masked_fill(~length_mask(counts, width)[..., None], 0.0)
+        adaptor_out, embeds, counts = self.adapt(encoder_out, lengths)
         ctc_hidden = ctc_lengths = None
         if self.ctc_decoder is not None:
             ctc_hidden, ctc_lengths = self.ctc_decoder(encoder_out, lengths)
         return NanoOutput(encoder_out, lengths, adaptor_out, embeds, counts, ctc_hidden, ctc_lengths)
+
+    def adapt(self, encoder_out: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(adaptor_out, audio_embeds, token_counts) of encoder frames, as NanoOutput describes them."""
+        adaptor_out, adaptor_lengths = self.audio_adaptor(encoder_out, lengths)
+        counts = torch.minimum(audio_token_count(lengths, self.config.adaptor), adaptor_lengths)
+        width = min(audio_token_count(encoder_out.shape[1], self.config.adaptor), adaptor_out.shape[1])
+        embeds = adaptor_out[:, :width].masked_fill(~length_mask(counts, width)[..., None], 0.0)
+        return adaptor_out, embeds, counts
 
     def cast(self, dtype: torch.dtype) -> None:
         """Compute encoder and adaptor in `dtype`; the CTC branch stays float32, as it was published."""

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from encoder_service.checkpoint import load_checkpoint, read_tensors
-from encoder_service.file_hash import file_sha256
-from encoder_service.hub import CheckpointError, resolve_checkpoint
+from encoder_service.checkpoint import load_checkpoint
 from encoder_service.model_config import ConfigError
+from tandem.checkpoint import CheckpointError, file_sha256, read_tensors, resolve_checkpoint
 from tests.golden.nano import DIRECTORY
 
 Tensors = dict[str, torch.Tensor]
@@ -61,7 +60,7 @@ def test_every_misfit_is_named_in_one_error(variant: Callable[[Any], Path], tens
     message = str(caught.value)
     assert "1 missing: audio_encoder.encoders.1.norm1.weight" in message
     assert "2 unexpected: audio_encoder.surprise; discriminator.weight" in message
-    assert "1 misshapen: audio_adaptor.linear1.bias is [3], config.yaml asks for [128]" in message
+    assert "1 misshapen: audio_adaptor.linear1.bias is [3], the configuration asks for [128]" in message
 
 
 def test_no_ctc_tensors_turns_ctc_off(variant: Callable[[Any], Path], tensors: Tensors) -> None:
