@@ -1,0 +1,1 @@
+"""The CPU tier that clients talk to: audio decoding, VAD, prompts, alignment and text, without torch."""

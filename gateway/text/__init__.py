@@ -1,0 +1,1 @@
+"""Everything between token ids and the text a client reads."""
