@@ -6,10 +6,11 @@ import grpc
 import grpc.aio
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from tandem import errors
 from tandem.errors import DOMAIN, FieldViolation, TandemError
+
+_DETAILS_KEY = "grpc-status-details-bin"
 
 
 def _subclasses(cls: type[TandemError]) -> list[type[TandemError]]:
@@ -65,7 +66,7 @@ def from_rpc_error(error: grpc.RpcError) -> TandemError:
 
 def _status_of(error: grpc.Call | grpc.aio.AioRpcError) -> status_pb2.Status | None:
     for key, value in error.trailing_metadata() or ():
-        if key == rpc_status.GRPC_DETAILS_METADATA_KEY and isinstance(value, bytes):
+        if key == _DETAILS_KEY and isinstance(value, bytes):
             return status_pb2.Status.FromString(value)
     return None
 

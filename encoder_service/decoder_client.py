@@ -1,0 +1,127 @@
+"""The encoder's side of the tier hop: prompt and embeddings out, tokens in, re-sent when a decoder dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+
+from tandem.decoder.v1 import decoder_pb2 as pb
+from tandem.decoder.v1 import decoder_pb2_grpc
+from tandem.errors import Unavailable
+from tandem.rpc.channels import connect
+from tandem.rpc.status import from_rpc_error
+from tandem.rpc.tensors import WireTensor, chunks
+
+log = logging.getLogger("tandem.encoder.decoder_client")
+
+MAX_ATTEMPTS = 4
+_BACKOFF_SECONDS = 0.2
+_AUDIO = "audio_embeds"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRequest:
+    """One segment for the decoder: [prefix ids | embeds [n, hidden] | suffix ids]."""
+
+    request_id: str
+    prefix_token_ids: tuple[int, ...]
+    embeds: WireTensor
+    suffix_token_ids: tuple[int, ...]
+    sampling: pb.SamplingParams
+    model_hash: str
+
+    def messages(self) -> list[pb.GenerateRequest]:
+        """The request stream of Generate."""
+        slot = pb.EmbeddingSlot(name=_AUDIO, spec=self.embeds.spec)
+        config = pb.GenerateConfig(
+            request_id=self.request_id,
+            prompt=[
+                pb.PromptPart(token_ids=pb.TokenIds(ids=self.prefix_token_ids)),
+                pb.PromptPart(embeddings=slot),
+                pb.PromptPart(token_ids=pb.TokenIds(ids=self.suffix_token_ids)),
+            ],
+            sampling=self.sampling,
+            expected_model_hash=self.model_hash,
+        )
+        pieces = (pb.GenerateRequest(chunk=chunk) for chunk in chunks(_AUDIO, self.embeds))
+        return [pb.GenerateRequest(config=config), *pieces]
+
+    @property
+    def repeatable(self) -> bool:
+        """Greedy and seeded requests give the same tokens again."""
+        return not self.sampling.temperature or self.sampling.HasField("seed")
+
+
+class DecoderClient:
+    """Calls one decoder target (a single address or a name that resolves to several pods)."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._channel = connect(target)
+        self._stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(
+            self._channel
+        )
+
+    async def generate(
+        self, request: DecodeRequest, timeout: float | None = None
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        """Tokens as they come; the last message carries the result. `timeout` is in seconds.
+
+        When a decoder goes away the embeddings are sent again, to another one where there is one; tokens
+        that were passed on before are skipped. Raises the decoder's own error, typed, and Unavailable when
+        every attempt found none. Closing the iterator cancels the call.
+        """
+        delivered = 0
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            skip = delivered
+            try:
+                async for response in self._attempt(request, timeout):
+                    fresh = _without_first(response, skip)
+                    skip = max(0, skip - len(response.token_ids))
+                    delivered += len(fresh.token_ids)
+                    if fresh.token_ids or fresh.HasField("result"):
+                        yield fresh
+                return
+            except Unavailable as error:
+                can_repeat = delivered == 0 or request.repeatable
+                if attempt == MAX_ATTEMPTS or not can_repeat:
+                    raise
+                log.warning(
+                    "request %s: decoder %s: %s; sending again", request.request_id, self.target, error
+                )
+                await asyncio.sleep(_BACKOFF_SECONDS * 2 ** (attempt - 1))
+
+    async def _attempt(
+        self, request: DecodeRequest, timeout: float | None
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        call = self._stub.Generate(iter(request.messages()), timeout=timeout)
+        try:
+            async for response in call:
+                yield response
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()
+
+    async def model_info(self, timeout: float = 5.0) -> pb.GetModelInfoResponse:
+        try:
+            return await self._stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=timeout)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+def _without_first(response: pb.GenerateResponse, count: int) -> pb.GenerateResponse:
+    if count == 0:
+        return response
+    trimmed = pb.GenerateResponse(token_ids=response.token_ids[count:], log_probs=response.log_probs[count:])
+    if response.HasField("result"):
+        trimmed.result.CopyFrom(response.result)
+    return trimmed

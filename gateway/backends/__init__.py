@@ -1,0 +1,1 @@
+"""Clients of the tiers behind the gateway."""

@@ -1,0 +1,163 @@
+"""The gateway's client of the encoder tier: segments of audio out, tokens and CTC posteriors in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+import numpy as np
+import numpy.typing as npt
+
+from gateway.text.posteriors import CtcPosteriors
+from gateway.text.prompt import Prompt, PromptStyle
+from tandem.decoder.v1 import decoder_pb2
+from tandem.encoder.v1 import encoder_pb2 as pb
+from tandem.encoder.v1 import encoder_pb2_grpc
+from tandem.errors import Unavailable
+from tandem.rpc.channels import connect
+from tandem.rpc.durations import seconds
+from tandem.rpc.status import from_rpc_error
+from tandem.rpc.tensors import CHUNK_BYTES, from_message
+from tandem.tensor.v1 import tensor_pb2
+
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the gateway needs to know of the checkpoint. Times are seconds."""
+
+    model: str
+    model_hash: str
+    has_ctc: bool
+    ctc_vocab_size: int
+    frame_shift: float
+    max_segment: float
+    prompt_style: PromptStyle
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRequest:
+    """One segment to transcribe: float32 samples [n] at 16 kHz in [-1, 1] and the prompt around them."""
+
+    samples: Samples
+    prompt: Prompt
+    max_tokens: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentResult:
+    """Tokens of one segment, its CTC posteriors where the model has them, and seconds per stage."""
+
+    token_ids: tuple[int, ...]
+    num_embeds: int
+    posteriors: CtcPosteriors | None
+    encode_queue: float
+    encode: float
+    decode: float
+
+
+class EncoderBackend:
+    """Calls the encoder target: one address, or a name that resolves to several pods."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = connect(target)
+        self._stub: encoder_pb2_grpc.EncoderServiceAsyncStub = encoder_pb2_grpc.EncoderServiceStub(
+            self._channel
+        )
+
+    async def model_info(self, timeout: float = 5.0) -> ModelInfo:
+        """Raises Unavailable while no encoder is ready."""
+        try:
+            info = await self._stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=timeout)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        return ModelInfo(
+            model=info.model,
+            model_hash=info.model_hash,
+            has_ctc=info.has_ctc,
+            ctc_vocab_size=info.ctc_vocab_size,
+            frame_shift=seconds(info.frame_shift),
+            max_segment=seconds(info.max_segment_duration),
+            prompt_style=PromptStyle(info.prompt_style.system_turn, info.prompt_style.think),
+        )
+
+    async def tokenizers(self, timeout: float = 60.0) -> dict[str, bytes]:
+        """The tokenizer files of the checkpoint by name."""
+        files: dict[str, bytearray] = {}
+        name = ""
+        try:
+            async for piece in self._stub.GetTokenizers(pb.GetTokenizersRequest(), timeout=timeout):
+                name = piece.file_name or name
+                files.setdefault(name, bytearray()).extend(piece.data)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        return {name: bytes(data) for name, data in files.items()}
+
+    async def transcribe(self, request: SegmentRequest, *, ctc: bool) -> SegmentResult:
+        """Encode and decode one segment. Raises the tier's own typed error."""
+        call = self._stub.Transcribe(_messages(request, ctc))
+        try:
+            return await _collect(call)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+async def _messages(request: SegmentRequest, ctc: bool) -> AsyncIterator[pb.TranscribeRequest]:
+    yield pb.TranscribeRequest(
+        config=pb.TranscribeConfig(
+            request_id=request.request_id,
+            audio=pb.AudioConfig(format=pb.SAMPLE_FORMAT_F32LE, num_samples=len(request.samples)),
+            ctc=pb.CTC_MODE_COMPACT if ctc else pb.CTC_MODE_NONE,
+            prefix_token_ids=request.prompt.prefix_token_ids,
+            suffix_token_ids=request.prompt.suffix_token_ids,
+            sampling=decoder_pb2.SamplingParams(max_tokens=request.max_tokens),
+        )
+    )
+    data = memoryview(np.ascontiguousarray(request.samples, "<f4").view(np.uint8))
+    for offset in range(0, len(data), CHUNK_BYTES):
+        yield pb.TranscribeRequest(audio=bytes(data[offset : offset + CHUNK_BYTES]))
+
+
+async def _collect(responses: AsyncIterator[pb.TranscribeResponse]) -> SegmentResult:
+    tokens: list[int] = []
+    num_embeds, posteriors = 0, None
+    async for response in responses:
+        kind = response.WhichOneof("payload")
+        if kind == "header":
+            num_embeds = response.header.num_embeds
+        elif kind == "compact_ctc":
+            posteriors = posteriors_of(response.compact_ctc)
+        elif kind == "tokens":
+            tokens.extend(response.tokens.token_ids)
+        elif kind == "timing":
+            timing = response.timing
+            return SegmentResult(
+                token_ids=tuple(tokens),
+                num_embeds=num_embeds,
+                posteriors=posteriors,
+                encode_queue=seconds(timing.encode.queue),
+                encode=seconds(timing.encode.frontend) + seconds(timing.encode.compute),
+                decode=seconds(timing.decoder_round_trip),
+            )
+    raise Unavailable("the encoder ended the call without a result")
+
+
+def posteriors_of(message: tensor_pb2.CompactLogProbs) -> CtcPosteriors:
+    """Checked numpy views of compact posteriors, float32 whatever they travelled in."""
+    return CtcPosteriors(
+        top_ids=from_message(message.top_ids, "top_ids").array.astype(np.int32),
+        top_log_probs=from_message(message.top_log_probs, "top_log_probs").float32(),
+        blank=from_message(message.blank_log_probs, "blank_log_probs").float32(),
+        remainder=from_message(message.remainder_log_probs, "remainder_log_probs").float32(),
+        vocab_size=message.vocab_size,
+        blank_id=message.blank_id,
+    )
