@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
 import grpc
@@ -122,12 +122,12 @@ async def _messages(request: SegmentRequest, ctc: bool) -> AsyncIterator[pb.Tran
             sampling=decoder_pb2.SamplingParams(max_tokens=request.max_tokens),
         )
     )
-    data = memoryview(np.ascontiguousarray(request.samples, "<f4").view(np.uint8))
+    data = np.ascontiguousarray(request.samples, "<f4").view(np.uint8).data
     for offset in range(0, len(data), CHUNK_BYTES):
         yield pb.TranscribeRequest(audio=bytes(data[offset : offset + CHUNK_BYTES]))
 
 
-async def _collect(responses: AsyncIterator[pb.TranscribeResponse]) -> SegmentResult:
+async def _collect(responses: AsyncIterable[pb.TranscribeResponse]) -> SegmentResult:
     tokens: list[int] = []
     num_embeds, posteriors = 0, None
     async for response in responses:

@@ -1,0 +1,44 @@
+"""Everything the gateway holds of the served checkpoint: facts, tokenizers, prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from gateway.backends.encoder import EncoderBackend, ModelInfo
+from gateway.text.ctc_tokenizer import CtcTokenizer
+from gateway.text.detokenize import Detokenizer
+from gateway.text.prompt import PromptBuilder
+from tandem.errors import Unavailable
+
+log = logging.getLogger("tandem.gateway.model")
+
+LLM_TOKENIZER = "tokenizer.json"
+CTC_TOKENIZER = "multilingual.tiktoken"
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """The checkpoint behind this gateway. `ctc_tokenizer` is None where the model has no CTC branch."""
+
+    info: ModelInfo
+    prompts: PromptBuilder
+    detokenizer: Detokenizer
+    ctc_tokenizer: CtcTokenizer | None
+
+
+async def fetch_model(encoder: EncoderBackend) -> ServedModel:
+    """Ask the encoder tier until it is there; tokenizers come over the wire, so no pod needs a copy."""
+    while True:
+        try:
+            info = await encoder.model_info()
+            files = await encoder.tokenizers()
+            break
+        except Unavailable as error:
+            log.info("waiting for the encoder: %s", error)
+            await asyncio.sleep(_POLL_SECONDS)
+    llm = files[LLM_TOKENIZER]
+    ctc = CtcTokenizer(files[CTC_TOKENIZER], info.ctc_vocab_size) if info.has_ctc else None
+    return ServedModel(info, PromptBuilder(llm, info.prompt_style), Detokenizer(llm), ctc)
