@@ -1,0 +1,88 @@
+"""`python -m encoder_service`: load a checkpoint, serve it, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from typing import Literal, cast
+
+import torch
+
+from encoder_service.audio_queue import BatchLimits
+from encoder_service.batcher import Batcher, BatcherConfig
+from encoder_service.checkpoint import load_checkpoint
+from encoder_service.config import EncoderConfig, parse
+from encoder_service.decoder_client import DecoderClient
+from encoder_service.describe import describe, tokenizer_files
+from encoder_service.engine import EncoderEngine, EngineConfig
+from encoder_service.server import SERVICE, EncoderServicer, LoadedEncoder
+from tandem.checkpoint import CheckpointError
+from tandem.encoder.v1 import encoder_pb2_grpc
+from tandem.rpc.server import ServerConfig, TierServer, run
+
+log = logging.getLogger("tandem.encoder")
+
+_DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+
+
+def load_engine(config: EncoderConfig) -> EncoderEngine:
+    """The checkpoint on its device, warmed up."""
+    device = config.device
+    if device == "auto":
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    checkpoint = load_checkpoint(config.model, cast(Literal["hf", "ms"], config.hub))
+    settings = EngineConfig(
+        device=device,
+        dtype=_DTYPES.get(config.dtype, config.dtype),
+        ctc_top_k=config.ctc_top_k,
+        max_segment_seconds=config.max_segment,
+    )
+    engine = EncoderEngine(checkpoint, settings)
+    engine.warm_up()
+    return engine
+
+
+def batcher_config(config: EncoderConfig) -> BatcherConfig:
+    limits = BatchLimits(max_items=config.max_batch_items, max_padded_seconds=config.max_batch_seconds)
+    return BatcherConfig(limits, config.max_queued_seconds, config.max_wait_ms / 1000)
+
+
+async def serve(config: EncoderConfig) -> None:
+    """Listen at once, load in a thread, be ready when loaded."""
+    server = TierServer(
+        ServerConfig(
+            config.listen, drain_seconds=config.drain_seconds, lameduck_seconds=config.lameduck_seconds
+        ),
+        [SERVICE],
+    )
+    servicer = EncoderServicer()
+    encoder_pb2_grpc.add_EncoderServiceServicer_to_server(servicer, server.server)
+    resources = contextlib.AsyncExitStack()
+
+    async def start() -> None:
+        engine = await asyncio.to_thread(load_engine, config)
+        batcher = await resources.enter_async_context(Batcher(engine, batcher_config(config)))
+        decoder = DecoderClient(config.decoder) if config.decoder else None
+        if decoder is not None:
+            resources.push_async_callback(decoder.close)
+        files = tokenizer_files(engine.checkpoint)
+        servicer.loaded = LoadedEncoder(engine, batcher, decoder, describe(engine, config.model), files)
+
+    await run(server, start, resources.aclose)
+
+
+def main() -> int:
+    config = parse()
+    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        asyncio.run(serve(config))
+    except (CheckpointError, ValueError) as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Configuration of the encoder tier: flags whose defaults come from TANDEM_ENCODER_<FLAG> when set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tandem.flags import FlagParser
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderConfig:
+    """Addresses are gRPC targets; durations are seconds."""
+
+    model: str = ""
+    hub: str = "hf"
+    listen: str = "0.0.0.0:50052"
+    decoder: str = ""
+    device: str = "auto"
+    dtype: str = "auto"
+    ctc_top_k: int = 12
+    max_segment: float = 60.0
+    max_batch_items: int = 64
+    max_batch_seconds: float = 240.0
+    max_queued_seconds: float = 1200.0
+    max_wait_ms: float = 3.0
+    drain_seconds: float = 30.0
+    lameduck_seconds: float = 0.0
+    log_level: str = "INFO"
+
+
+def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
+    """The configuration from the command line and the environment."""
+    flags = FlagParser("encoder_service", "Audio encoder tier of Tandem.", "TANDEM_ENCODER", EncoderConfig())
+    flags.add("model", str, "checkpoint directory or hub id")
+    flags.add("hub", str, "where a hub id is looked up: hf or ms", choices=("hf", "ms"))
+    flags.add("listen", str, "host:port or unix:path")
+    flags.add(
+        "decoder", str, "gRPC target of the decoder tier; without one, Transcribe answers ctc_only calls"
+    )
+    flags.add("device", str, "torch device, or auto: the first GPU where there is one")
+    flags.add("dtype", str, "auto, bf16 or fp32")
+    flags.add("ctc-top-k", int, "tokens per frame of compact posteriors")
+    flags.add("max-segment", float, "longest segment, seconds")
+    flags.add("max-batch-items", int, "segments in one batch")
+    flags.add("max-batch-seconds", float, "padded seconds of audio in one batch")
+    flags.add("max-queued-seconds", float, "seconds of audio that may wait; more is refused")
+    flags.add("max-wait-ms", float, "how long a request waits for company in an idle encoder")
+    flags.add("drain-seconds", float, "time for running calls after SIGTERM")
+    flags.add("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")
+    flags.add("log-level", str, "DEBUG, INFO, WARNING or ERROR")
+    values = flags.parse(arguments)
+    if not values["model"]:
+        flags.parser.error("--model is required")
+    return EncoderConfig(**values)

@@ -1,0 +1,81 @@
+"""What goes into the encoder tier's core and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+from tandem.rpc.tensors import WireTensor
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int32]
+
+
+class CtcOutput(Enum):
+    """Which CTC posteriors an item wants."""
+
+    NONE = "none"
+    COMPACT = "compact"
+    DENSE = "dense"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodeItem:
+    """One segment to encode. samples: float32 [S] in [-1, 1], mono, at the checkpoint's sample rate."""
+
+    samples: FloatArray
+    ctc: CtcOutput = CtcOutput.NONE
+    embeds: bool = True
+    encoder_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompactCtc:
+    """Natural-log posteriors of T frames: the K likeliest tokens besides the blank, the blank, all others.
+
+    top_ids int32 [T, K] and top_log_probs float32 [T, K], likeliest first; blank_log_probs and
+    remainder_log_probs float32 [T], the latter may be -inf. exp() over one frame sums to 1.
+    """
+
+    top_ids: IntArray
+    top_log_probs: FloatArray
+    blank_log_probs: FloatArray
+    remainder_log_probs: FloatArray
+    vocab_size: int
+    blank_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Seconds that each stage took for the whole batch."""
+
+    frontend: float
+    encoder: float
+    adaptor: float
+    ctc: float
+
+    @property
+    def compute(self) -> float:
+        """Everything after the features."""
+        return self.encoder + self.adaptor + self.ctc
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedAudio:
+    """One encoded segment; a part is None when the item did not ask for it.
+
+    embeds: [num_embeds, hidden] in the engine's dtype. compact, or dense float32 [T, vocab] log-probabilities
+    of the CTC branch. encoder_out: float32 [num_frames, d].
+    """
+
+    num_frames: int
+    num_embeds: int
+    embeds: WireTensor | None
+    compact: CompactCtc | None
+    dense: FloatArray | None
+    encoder_out: FloatArray | None
+    times: StageTimes
+    batch_size: int

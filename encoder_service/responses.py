@@ -1,0 +1,72 @@
+"""From results to response messages: headers, chunked tensors, compact posteriors, timing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from encoder_service.batcher import Encoded
+from encoder_service.messages import CompactCtc, EncodedAudio
+from tandem.encoder.v1 import encoder_pb2 as pb
+from tandem.rpc.durations import duration
+from tandem.rpc.tensors import WireTensor, chunks, to_message
+from tandem.tensor.v1 import tensor_pb2
+
+EMBEDS = "audio_embeds"
+DENSE_CTC = "ctc_log_probs"
+ENCODER_OUT = "encoder_out"
+
+
+def header(audio: EncodedAudio) -> pb.EncodeHeader:
+    return pb.EncodeHeader(num_frames=audio.num_frames, num_embeds=audio.num_embeds)
+
+
+def timing(encoded: Encoded) -> pb.EncodeTiming:
+    times = encoded.audio.times
+    return pb.EncodeTiming(
+        queue=duration(encoded.queue_seconds),
+        frontend=duration(times.frontend),
+        compute=duration(times.compute),
+        batch_size=encoded.audio.batch_size,
+    )
+
+
+def compact_message(ctc: CompactCtc) -> tensor_pb2.CompactLogProbs:
+    """Log-probabilities travel as float16: alignment cannot tell a hundredth of a nat apart."""
+
+    def half(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> tensor_pb2.Tensor:
+        return to_message(WireTensor.of(array.astype(np.float16)))
+
+    return tensor_pb2.CompactLogProbs(
+        top_ids=to_message(WireTensor.of(ctc.top_ids)),
+        top_log_probs=half(ctc.top_log_probs),
+        blank_log_probs=half(ctc.blank_log_probs),
+        remainder_log_probs=half(ctc.remainder_log_probs),
+        vocab_size=ctc.vocab_size,
+        blank_id=ctc.blank_id,
+    )
+
+
+def encode_responses(encoded: Encoded) -> Iterator[pb.EncodeResponse]:
+    """The whole answer of Encode."""
+    audio = encoded.audio
+    yield pb.EncodeResponse(header=header(audio))
+    if audio.embeds is not None:
+        yield from (pb.EncodeResponse(chunk=chunk) for chunk in chunks(EMBEDS, audio.embeds))
+    if audio.compact is not None:
+        yield pb.EncodeResponse(compact_ctc=compact_message(audio.compact))
+    for name, array in ((DENSE_CTC, audio.dense), (ENCODER_OUT, audio.encoder_out)):
+        if array is not None:
+            yield from (pb.EncodeResponse(chunk=chunk) for chunk in chunks(name, WireTensor.of(array)))
+    yield pb.EncodeResponse(timing=timing(encoded))
+
+
+def ctc_responses(audio: EncodedAudio) -> Iterator[pb.TranscribeResponse]:
+    """The part of Transcribe's answer that needs no decoder."""
+    yield pb.TranscribeResponse(header=header(audio))
+    if audio.compact is not None:
+        yield pb.TranscribeResponse(compact_ctc=compact_message(audio.compact))
+    if audio.dense is not None:
+        pieces = chunks(DENSE_CTC, WireTensor.of(audio.dense))
+        yield from (pb.TranscribeResponse(chunk=chunk) for chunk in pieces)

@@ -1,0 +1,147 @@
+"""tandem.encoder.v1.EncoderService over gRPC."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from encoder_service import responses
+from encoder_service.batcher import Batcher, Encoded
+from encoder_service.decoder_client import DecoderClient, DecodeRequest
+from encoder_service.engine import EncoderEngine
+from encoder_service.messages import EncodeItem
+from encoder_service.requests import ctc_output, first, read_samples
+from tandem.decoder.v1 import decoder_pb2
+from tandem.encoder.v1 import encoder_pb2 as pb
+from tandem.encoder.v1 import encoder_pb2_grpc
+from tandem.errors import CapabilityMissing, InternalError, Unavailable
+from tandem.rpc import handlers
+from tandem.rpc.durations import duration
+from tandem.rpc.tensors import CHUNK_BYTES
+
+SERVICE = "tandem.encoder.v1.EncoderService"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEncoder:
+    """What the service answers with once the checkpoint is on the device."""
+
+    engine: EncoderEngine
+    batcher: Batcher
+    decoder: DecoderClient | None
+    info: pb.GetModelInfoResponse
+    tokenizer_files: tuple[Path, ...]
+
+
+class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
+    """Answers Unavailable until `loaded` is set."""
+
+    def __init__(self) -> None:
+        self.loaded: LoadedEncoder | None = None
+
+    @handlers.streaming
+    async def Encode(
+        self, request_iterator: AsyncIterator[pb.EncodeRequest], context: handlers.Context
+    ) -> AsyncIterator[pb.EncodeResponse]:
+        loaded = self._ready()
+        stream = aiter(request_iterator)
+        config = (await first(stream)).config
+        samples = await read_samples(config.audio, stream, self._max_samples())
+        item = EncodeItem(samples, ctc_output(config.ctc), encoder_out=config.encoder_out)
+        for response in responses.encode_responses(await loaded.batcher.submit(item)):
+            yield response
+
+    @handlers.streaming
+    async def Transcribe(
+        self, request_iterator: AsyncIterator[pb.TranscribeRequest], context: handlers.Context
+    ) -> AsyncIterator[pb.TranscribeResponse]:
+        loaded = self._ready()
+        stream = aiter(request_iterator)
+        config = (await first(stream)).config
+        if loaded.decoder is None and not config.ctc_only:
+            raise CapabilityMissing("this encoder was started without a decoder")
+        samples = await read_samples(config.audio, stream, self._max_samples())
+        item = EncodeItem(samples, ctc_output(config.ctc), embeds=not config.ctc_only)
+        encoded = await loaded.batcher.submit(item)
+        for response in responses.ctc_responses(encoded.audio):
+            yield response
+        if config.ctc_only or loaded.decoder is None:
+            timing = pb.TranscribeTiming(encode=responses.timing(encoded))
+            yield pb.TranscribeResponse(timing=timing)
+            return
+        async for response in _decode(loaded.decoder, config, encoded, loaded.info.model_hash, context):
+            yield response
+
+    @handlers.unary
+    async def GetModelInfo(
+        self, request: pb.GetModelInfoRequest, context: handlers.Context
+    ) -> pb.GetModelInfoResponse:
+        return self._ready().info
+
+    @handlers.streaming
+    async def GetTokenizers(
+        self, request: pb.GetTokenizersRequest, context: handlers.Context
+    ) -> AsyncIterator[pb.GetTokenizersResponse]:
+        for path in self._ready().tokenizer_files:
+            data = path.read_bytes()
+            for offset in range(0, max(1, len(data)), CHUNK_BYTES):
+                name = path.name if offset == 0 else ""
+                yield pb.GetTokenizersResponse(file_name=name, data=data[offset : offset + CHUNK_BYTES])
+
+    @handlers.unary
+    async def GetLoad(self, request: pb.GetLoadRequest, context: handlers.Context) -> pb.GetLoadResponse:
+        load = self._ready().batcher.load()
+        return pb.GetLoadResponse(
+            queued_audio_seconds=load.queued_seconds,
+            running_audio_seconds=load.running_seconds,
+            audio_seconds_per_second=load.seconds_per_second,
+            max_queued_audio_seconds=load.max_queued_seconds,
+            waiting_requests=load.waiting_requests,
+        )
+
+    def _ready(self) -> LoadedEncoder:
+        if self.loaded is None:
+            raise Unavailable("the encoder is loading its model", retry_after=1.0)
+        return self.loaded
+
+    def _max_samples(self) -> int:
+        engine = self._ready().engine
+        return int(engine.config.max_segment_seconds * engine.sample_rate)
+
+
+async def _decode(
+    decoder: DecoderClient,
+    config: pb.TranscribeConfig,
+    encoded: Encoded,
+    model_hash: str,
+    context: handlers.Context,
+) -> AsyncIterator[pb.TranscribeResponse]:
+    """The tokens of one encoded segment, then the timing of both tiers."""
+    embeds = encoded.audio.embeds
+    if embeds is None:
+        raise InternalError("the segment was encoded without embeddings")
+    request = DecodeRequest(
+        request_id=config.request_id or uuid.uuid4().hex[:16],
+        prefix_token_ids=tuple(config.prefix_token_ids),
+        embeds=embeds,
+        suffix_token_ids=tuple(config.suffix_token_ids),
+        sampling=config.sampling,
+        model_hash=model_hash,
+    )
+    started = time.perf_counter()
+    decode_timing = decoder_pb2.GenerateTiming()
+    async for tokens in decoder.generate(request, timeout=context.time_remaining()):
+        if tokens.HasField("result"):
+            decode_timing = tokens.result.timing
+        yield pb.TranscribeResponse(tokens=tokens)
+    yield pb.TranscribeResponse(
+        timing=pb.TranscribeTiming(
+            encode=responses.timing(encoded),
+            decode=decode_timing,
+            decoder_round_trip=duration(time.perf_counter() - started),
+            embed_bytes=embeds.array.nbytes,
+        )
+    )
