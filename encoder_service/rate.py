@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class RateMeter:
-    """Seconds of audio per second of computing; a batch counts half after `half_life` more seconds of work."""
+    """Seconds of audio per second of computing; a batch counts half after `half_life` seconds of work."""
 
     def __init__(self, half_life: float = 10.0) -> None:
         self._half_life = half_life

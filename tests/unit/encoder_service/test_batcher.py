@@ -1,0 +1,182 @@
+"""Batching across requests: results, bounds, cancellation, isolation of failures, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from encoder_service.audio_queue import BatchLimits
+from encoder_service.batcher import Batcher, BatcherConfig
+from encoder_service.checkpoint import load_checkpoint
+from encoder_service.engine import EncoderEngine, EngineConfig
+from encoder_service.messages import CtcOutput, EncodedAudio, EncodeItem
+from tandem.errors import InvalidAudio, Overloaded, Unavailable
+from tests.golden.nano import DIRECTORY, relative_error
+
+
+class Gate:
+    """A real engine behind a gate: batches are recorded, and wait until the test lets them through."""
+
+    def __init__(self) -> None:
+        self.engine = EncoderEngine(load_checkpoint(DIRECTORY), EngineConfig())
+        self.batches: list[list[int]] = []
+        self.threads: set[int] = set()
+        self.entered = threading.Semaphore(0)
+        self.open = threading.Event()
+        self.open.set()
+        self.poison: Callable[[EncodeItem], bool] = lambda item: False
+
+    def seconds(self, item: EncodeItem) -> float:
+        return self.engine.seconds(item)
+
+    def validate(self, item: EncodeItem) -> None:
+        self.engine.validate(item)
+
+    def encode(self, items: Sequence[EncodeItem]) -> list[EncodedAudio]:
+        self.threads.add(threading.get_ident())
+        self.batches.append([len(item.samples) for item in items])
+        self.entered.release()
+        assert self.open.wait(30)
+        if any(self.poison(item) for item in items):
+            raise RuntimeError("poisoned")
+        return self.engine.encode(items)
+
+
+@pytest.fixture(scope="module")
+def shared_gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def gate(shared_gate: Gate) -> Gate:
+    shared_gate.batches.clear()
+    shared_gate.poison = lambda item: False
+    shared_gate.open.set()
+    return shared_gate
+
+
+def item(seconds: float, seed: int = 0, ctc: CtcOutput = CtcOutput.NONE) -> EncodeItem:
+    samples = np.random.default_rng(seed).normal(0, 0.1, int(seconds * 16000)).astype(np.float32)
+    return EncodeItem(samples, ctc)
+
+
+async def occupy(gate: Gate, batcher: Batcher) -> asyncio.Task[object]:
+    """Start one request and return once it holds the worker, its gate shut."""
+    gate.open.clear()
+    gate.entered = threading.Semaphore(0)
+    task: asyncio.Task[object] = asyncio.create_task(batcher.submit(item(0.1)))
+    assert await asyncio.to_thread(gate.entered.acquire, timeout=30)
+    return task
+
+
+async def queued(batcher: Batcher, count: int) -> None:
+    while batcher.load().waiting_requests < count:
+        await asyncio.sleep(0.001)
+
+
+async def test_concurrent_requests_share_batches_and_get_their_own_results(gate: Gate) -> None:
+    items = [item(0.2 + 0.3 * (index % 7), index, CtcOutput.COMPACT) for index in range(24)]
+    async with Batcher(gate, BatcherConfig()) as batcher:
+        results = await asyncio.gather(*(batcher.submit(one) for one in items))
+    assert 1 < len(gate.batches) < len(items)
+    assert len(gate.threads) == 1
+    for one, result in zip(items, results, strict=True):
+        alone = gate.engine.encode([one])[0]
+        assert result.audio.embeds is not None and alone.embeds is not None
+        assert relative_error(result.audio.embeds.float32(), alone.embeds.float32()) < 1e-4
+        assert result.queue_seconds >= 0
+
+
+async def test_a_full_line_refuses_with_a_time_to_come_back(gate: Gate) -> None:
+    async with Batcher(gate, BatcherConfig(max_queued_seconds=5.0)) as batcher:
+        await batcher.submit(item(1.0))
+        running = await occupy(gate, batcher)
+        accepted = [asyncio.create_task(batcher.submit(item(2.0))) for _ in range(2)]
+        await queued(batcher, 2)
+        with pytest.raises(Overloaded) as caught:
+            await batcher.submit(item(2.0))
+        load = batcher.load()
+        assert (load.queued_seconds, load.waiting_requests, load.max_queued_seconds) == (4.0, 2, 5.0)
+        assert load.running_seconds == pytest.approx(0.1)
+        assert load.seconds_per_second > 0
+        assert caught.value.retry_after == pytest.approx(max(0.1, 1.0 / load.seconds_per_second))
+        gate.open.set()
+        await asyncio.gather(running, *accepted)
+        assert batcher.load().queued_seconds == 0.0
+
+
+async def test_an_empty_line_takes_even_what_exceeds_it(gate: Gate) -> None:
+    async with Batcher(gate, BatcherConfig(max_queued_seconds=1.0)) as batcher:
+        assert (await batcher.submit(item(2.0))).audio.num_frames == 33
+
+
+async def test_cancelling_gives_the_place_back_and_spares_the_work(gate: Gate) -> None:
+    async with Batcher(gate, BatcherConfig()) as batcher:
+        running = await occupy(gate, batcher)
+        waiting = asyncio.create_task(batcher.submit(item(3.0)))
+        await queued(batcher, 1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert batcher.load().queued_seconds == 0.0
+        gate.open.set()
+        await running
+    assert gate.batches == [[1600]]
+
+
+async def test_cancelling_a_running_request_leaves_the_others_alone(gate: Gate) -> None:
+    async with Batcher(gate, BatcherConfig()) as batcher:
+        running = await occupy(gate, batcher)
+        follower = asyncio.create_task(batcher.submit(item(0.2)))
+        running.cancel()
+        gate.open.set()
+        assert (await follower).audio.num_frames == 3
+
+
+async def test_a_failing_item_fails_alone(gate: Gate) -> None:
+    gate.poison = lambda one: len(one.samples) == 8000
+    async with Batcher(gate, BatcherConfig()) as batcher:
+        running = await occupy(gate, batcher)
+        tasks = [asyncio.create_task(batcher.submit(item(s))) for s in (0.4, 0.5, 0.6)]
+        await queued(batcher, 3)
+        gate.open.set()
+        first, second, third = await asyncio.gather(*tasks, return_exceptions=True)
+        await running
+        assert gate.batches[1:] == [[6400, 8000, 9600], [6400], [8000], [9600]]
+        assert isinstance(second, RuntimeError) and str(second) == "poisoned"
+        assert not isinstance(first, BaseException) and not isinstance(third, BaseException)
+        assert (await batcher.submit(item(0.1))).audio.num_frames == 2
+
+
+async def test_bad_audio_never_reaches_the_line(gate: Gate) -> None:
+    async with Batcher(gate, BatcherConfig()) as batcher:
+        with pytest.raises(InvalidAudio):
+            await batcher.submit(EncodeItem(np.zeros(1, dtype=np.float32)))
+    assert gate.batches == []
+
+
+async def test_a_long_clip_does_not_hold_short_ones_in_its_batch(gate: Gate) -> None:
+    limits = BatchLimits(max_padding=0.3)
+    async with Batcher(gate, BatcherConfig(limits=limits)) as batcher:
+        running = await occupy(gate, batcher)
+        tasks = [asyncio.create_task(batcher.submit(item(s))) for s in (4.0, 0.5, 0.7, 3.0)]
+        await queued(batcher, 4)
+        gate.open.set()
+        await asyncio.gather(running, *tasks)
+    assert gate.batches[1:] == [[64000, 48000], [8000, 11200]]
+
+
+async def test_closing_finishes_what_waits_and_refuses_what_comes(gate: Gate) -> None:
+    async with Batcher(gate, BatcherConfig()) as batcher:
+        running = await occupy(gate, batcher)
+        waiting = asyncio.create_task(batcher.submit(item(0.3)))
+        await queued(batcher, 1)
+        gate.open.set()
+    assert running.done() and waiting.done()
+    assert (await waiting).audio.num_frames == 5
+    with pytest.raises(Unavailable):
+        await batcher.submit(item(0.1))
