@@ -26,7 +26,7 @@ proto: setup
 	$(BIN)/buf generate --template protos/buf.gen.yaml
 
 demo: setup
-	@$(BIN)/python scripts/demo.py --engine $(ENGINE)
+	@$(BIN)/tandem transcribe --engine $(ENGINE) --timing examples/meeting.flac
 
 test: setup
 	$(BIN)/pytest
@@ -35,7 +35,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
-	$(BIN)/python scripts/check_breaking.py
+	cd protos && ../$(BIN)/buf breaking --against released.binpb
 
 types: setup
 	$(BIN)/mypy tandem encoder_service decoder_service gateway training benchmarks scripts tests

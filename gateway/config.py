@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tandem.flags import FlagParser
 
 DEFAULT_VAD = Path(__file__).resolve().parents[1] / "models" / "vad"
 
@@ -28,21 +28,14 @@ class GatewayConfig:
 
 def parse(arguments: Sequence[str] | None = None) -> GatewayConfig:
     """The configuration from the command line and the environment."""
-    defaults = GatewayConfig()
-    parser = argparse.ArgumentParser(prog="gateway", description="Client-facing gateway of Tandem.")
-
-    def flag(name: str, kind: type, text: str) -> None:
-        field = name.replace("-", "_")
-        value = os.environ.get(f"TANDEM_GATEWAY_{field.upper()}", getattr(defaults, field))
-        parser.add_argument(f"--{name}", type=kind, default=value, help=f"{text} (default {value})")
-
-    flag("listen", str, "host:port or unix:path")
-    flag("encoder", str, "gRPC target of the encoder tier")
-    flag("vad-model", Path, "directory of FSMN-VAD: model.onnx and am.mvn")
-    flag("max-audio-bytes", int, "largest recording accepted")
-    flag("max-audio-duration", float, "longest recording accepted, seconds")
-    flag("audio-workers", int, "processes that decode audio")
-    flag("drain-seconds", float, "time for running calls after SIGTERM")
-    flag("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")
-    flag("log-level", str, "DEBUG, INFO, WARNING or ERROR")
-    return GatewayConfig(**vars(parser.parse_args(arguments)))
+    flags = FlagParser("gateway", "Client-facing gateway of Tandem.", "TANDEM_GATEWAY", GatewayConfig())
+    flags.add("listen", str, "host:port or unix:path")
+    flags.add("encoder", str, "gRPC target of the encoder tier")
+    flags.add("vad-model", Path, "directory of FSMN-VAD: model.onnx and am.mvn")
+    flags.add("max-audio-bytes", int, "largest recording accepted")
+    flags.add("max-audio-duration", float, "longest recording accepted, seconds")
+    flags.add("audio-workers", int, "processes that decode audio")
+    flags.add("drain-seconds", float, "time for running calls after SIGTERM")
+    flags.add("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")
+    flags.add("log-level", str, "DEBUG, INFO, WARNING or ERROR")
+    return GatewayConfig(**flags.parse(arguments))

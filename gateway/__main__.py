@@ -1,0 +1,53 @@
+"""`python -m gateway`: find the encoder, serve clients, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+
+from gateway.api.grpc import SERVICE, AsrServicer, ServiceLimits
+from gateway.backends.encoder import EncoderBackend
+from gateway.config import GatewayConfig, parse
+from gateway.model import fetch_model
+from gateway.pipeline import Recognizer
+from gateway.prepare import make_preparer
+from tandem.asr.v1 import asr_pb2_grpc
+from tandem.rpc.server import ServerConfig, TierServer, run
+
+
+async def serve(config: GatewayConfig) -> None:
+    """Listen at once; ready when the encoder has told what it serves."""
+    limits = ServiceLimits(config.max_audio_bytes, config.max_audio_duration)
+    server = TierServer(
+        ServerConfig(
+            config.listen,
+            max_message_bytes=config.max_audio_bytes + 1024 * 1024,
+            drain_seconds=config.drain_seconds,
+            lameduck_seconds=config.lameduck_seconds,
+        ),
+        [SERVICE],
+    )
+    servicer = AsrServicer(limits)
+    asr_pb2_grpc.add_AsrServiceServicer_to_server(servicer, server.server)
+    resources = contextlib.AsyncExitStack()
+
+    async def start() -> None:
+        encoder = EncoderBackend(config.encoder)
+        resources.push_async_callback(encoder.close)
+        preparer = await resources.enter_async_context(make_preparer(config))
+        servicer.recognizer = Recognizer(await fetch_model(encoder), encoder, preparer)
+
+    await run(server, start, resources.aclose)
+
+
+def main() -> int:
+    config = parse()
+    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asyncio.run(serve(config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
