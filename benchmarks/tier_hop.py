@@ -79,11 +79,11 @@ def run(model: Path, engine: str, calls: int, max_tokens: int) -> list[Hop]:
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         addresses = Addresses.tcp(gateway=50951, encoder=50952, decoder=50953)
-        with Stack(StackConfig(str(model), addresses, engine=engine, log_dir=root)):
-            with grpc.insecure_channel(addresses.encoder, options=channel_options()) as channel:
-                stub = encoder_pb2_grpc.EncoderServiceStub(channel)
-                noise = [rng.normal(0, 3000, 60 * 16000).astype("<i2").tobytes() for _ in range(calls + 2)]
-                return [measure(stub, pcm, max_tokens) for pcm in noise][2:]
+        config = StackConfig(str(model), addresses, engine=engine, log_dir=root)
+        with Stack(config), grpc.insecure_channel(addresses.encoder, options=channel_options()) as channel:
+            stub = encoder_pb2_grpc.EncoderServiceStub(channel)
+            noise = [rng.normal(0, 3000, 60 * 16000).astype("<i2").tobytes() for _ in range(calls + 2)]
+            return [measure(stub, pcm, max_tokens) for pcm in noise][2:]
 
 
 def report(name: str, hops: list[Hop]) -> None:

@@ -52,7 +52,7 @@ class Recognizer:
         request_id = options.request_id or uuid.uuid4().hex[:16]
         prepared = await self._preparer.prepare(audio, options, self.model.info.max_segment)
         results = await self._transcribe_all(prepared.samples, prepared.spans, options, request_id)
-        segments = [segment for segment, _ in results if segment.text]
+        segments = [segment for segment, _ in results if segment.text or options.details]
         timing = Timing(
             total=time.perf_counter() - started,
             audio_decode=prepared.decode_seconds,
