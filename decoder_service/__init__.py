@@ -1,0 +1,1 @@
+"""The language model tier: token ids and audio embeddings in, tokens out."""

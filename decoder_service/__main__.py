@@ -1,0 +1,26 @@
+"""python -m decoder_service --model DIR|ID"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+from decoder_service.config import parse
+from decoder_service.service import DecoderTier
+from tandem.checkpoint import CheckpointError
+
+
+def main() -> int:
+    config = parse()
+    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        return asyncio.run(DecoderTier(config).run())
+    except CheckpointError as error:
+        logging.getLogger("decoder").error("%s", error)
+        return 2
+
+
+# vLLM starts its engine core by spawning: the child imports this module and must not serve too.
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Inference engines behind one interface: vLLM and transformers."""

@@ -1,0 +1,167 @@
+"""DecoderService over gRPC: receive, check, generate, stream; a cancelled call frees its engine slot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+from decoder_service.admission import Admission, TokenRate
+from decoder_service.engines.base import Engine, FinishReason, GenerationRequest, TokenDelta
+from decoder_service.prompt import Messages, receive_config, receive_prompt
+from tandem.decoder.v1 import decoder_pb2 as pb
+from tandem.decoder.v1 import decoder_pb2_grpc
+from tandem.errors import DeadlineExceeded, ModelMismatch, Unavailable
+from tandem.rpc.durations import duration
+from tandem.rpc.handlers import streaming, unary
+from tandem.tensor.v1 import tensor_pb2
+
+log = logging.getLogger("decoder.server")
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+DTYPES = {
+    "float32": tensor_pb2.DATA_TYPE_FLOAT32,
+    "float16": tensor_pb2.DATA_TYPE_FLOAT16,
+    "bfloat16": tensor_pb2.DATA_TYPE_BFLOAT16,
+}
+FINISH = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A started engine and the checkpoint behind it."""
+
+    engine: Engine
+    model: str
+    model_hash: str
+    admission: Admission
+
+
+@dataclass(slots=True)
+class Progress:
+    """One call's clock: seconds from its start to each milestone, and what came out."""
+
+    started: float
+    received: float = 0.0
+    first_token: float = 0.0
+    tokens: int = 0
+
+    def count(self, delta: TokenDelta) -> None:
+        if not self.first_token:
+            self.first_token = self.elapsed()
+        self.tokens += len(delta.token_ids)
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def timing(self) -> pb.GenerateTiming:
+        return pb.GenerateTiming(
+            receive=duration(self.received),
+            first_token=duration(self.first_token - self.received),
+            total=duration(self.elapsed() - self.received),
+        )
+
+
+class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
+    """Answers Unavailable until `serve` names an engine."""
+
+    def __init__(self, receive_timeout: float = 30.0) -> None:
+        self._receive_timeout = receive_timeout
+        self._served: Served | None = None
+        self._rate = TokenRate()
+
+    def serve(self, served: Served | None) -> None:
+        """Start answering with this engine; None stops."""
+        self._served = served
+
+    def _ready(self) -> Served:
+        if self._served is None:
+            raise Unavailable("the language model is not loaded", retry_after=1.0)
+        return self._served
+
+    @streaming
+    async def Generate(self, messages: Messages, context: Context) -> AsyncIterator[pb.GenerateResponse]:
+        served = self._ready()
+        with served.admission.slot():
+            progress = Progress(time.monotonic())
+            request = await self._receive(served, messages)
+            progress.received = progress.elapsed()
+            async with aclosing(served.engine.generate(request)) as deltas:
+                async for delta in deltas:
+                    progress.count(delta)
+                    self._rate.add(len(delta.token_ids))
+                    if delta.token_ids or delta.finish:
+                        yield _response(request, delta, progress)
+            log.info(
+                "request %s: %d prompt tokens, %d tokens in %.3f s",
+                request.request_id,
+                len(request.prompt),
+                progress.tokens,
+                progress.elapsed(),
+            )
+
+    async def _receive(self, served: Served, messages: Messages) -> GenerationRequest:
+        try:
+            async with asyncio.timeout(self._receive_timeout):
+                config = await receive_config(messages)
+                expected = config.expected_model_hash
+                if expected and expected.lower() != served.model_hash:
+                    raise ModelMismatch(
+                        f"this decoder serves model {served.model_hash[:12]}, not {expected[:12]}",
+                        metadata={"model_hash": served.model_hash},
+                    )
+                return await receive_prompt(config, messages, served.engine.info)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the prompt did not arrive within {self._receive_timeout:g} s") from None
+
+    @unary
+    async def GetModelInfo(
+        self, request: pb.GetModelInfoRequest, context: Context
+    ) -> pb.GetModelInfoResponse:
+        served = self._ready()
+        info = served.engine.info
+        return pb.GetModelInfoResponse(
+            model=served.model,
+            model_hash=served.model_hash,
+            engine=info.engine,
+            engine_version=info.engine_version,
+            hidden_size=info.hidden_size,
+            vocab_size=info.vocab_size,
+            max_model_len=info.max_model_len,
+            dtype=DTYPES[info.dtype],
+            eos_token_ids=sorted(info.eos_token_ids),
+            tensor_parallel_size=info.tensor_parallel_size,
+        )
+
+    @unary
+    async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
+        served = self._ready()
+        load = served.engine.load()
+        return pb.GetLoadResponse(
+            running_requests=load.running,
+            waiting_requests=load.waiting,
+            kv_cache_usage=load.kv_cache_usage,
+            tokens_per_second=self._rate.per_second(),
+            max_waiting_requests=served.admission.max_waiting,
+        )
+
+
+def _response(request: GenerationRequest, delta: TokenDelta, progress: Progress) -> pb.GenerateResponse:
+    response = pb.GenerateResponse(token_ids=delta.token_ids, log_probs=delta.log_probs)
+    if delta.finish is not None:
+        response.result.CopyFrom(
+            pb.GenerateResult(
+                finish_reason=FINISH[delta.finish],
+                prompt_tokens=len(request.prompt),
+                completion_tokens=progress.tokens,
+                timing=progress.timing(),
+            )
+        )
+    return response

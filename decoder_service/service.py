@@ -1,0 +1,93 @@
+"""The decoder process: listen, load the model, serve, and end with an error when the engine dies."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+from pathlib import Path
+
+from decoder_service.admission import Admission
+from decoder_service.config import DecoderConfig
+from decoder_service.engines.base import Engine
+from decoder_service.engines.settings import EngineSettings
+from decoder_service.server import DecoderServicer, Served
+from decoder_service.weights import language_model
+from tandem.checkpoint import resolve_checkpoint
+from tandem.decoder.v1 import decoder_pb2, decoder_pb2_grpc
+from tandem.rpc.server import ServerConfig, TierServer, run
+
+log = logging.getLogger("decoder")
+
+SERVICE = decoder_pb2.DESCRIPTOR.services_by_name["DecoderService"].full_name
+
+
+class DecoderTier:
+    """One decoder process."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        self._config = config
+        self._engine: Engine | None = None
+        self._failure: str | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._servicer = DecoderServicer(config.receive_timeout)
+        self._server = TierServer(
+            ServerConfig(
+                listen=config.address,
+                drain_seconds=config.drain_seconds,
+                lameduck_seconds=config.lameduck_seconds,
+            ),
+            [SERVICE],
+        )
+        decoder_pb2_grpc.add_DecoderServiceServicer_to_server(self._servicer, self._server.server)
+
+    async def run(self) -> int:
+        """Serve until told to stop. Returns the exit status: 1 when the engine died."""
+        await run(self._server, self._load, self._close)
+        return 1 if self._failure else 0
+
+    async def _load(self) -> None:
+        config = self._config
+        checkpoint = await asyncio.to_thread(resolve_checkpoint, config.model, config.hub)
+        model = await asyncio.to_thread(language_model, checkpoint)
+        self._engine = create_engine(config.engine, config.engine_settings(model.directory))
+        await self._engine.start()
+        info = self._engine.info
+        log.info("%s %s, %s, %d tokens", info.engine, info.engine_version, info.dtype, info.max_model_len)
+        admission = Admission(info.max_num_seqs, config.max_waiting_requests)
+        name = Path(config.model).name if Path(config.model).is_dir() else config.model
+        self._servicer.serve(Served(self._engine, name, model.checkpoint_sha256, admission))
+        self._watch = asyncio.create_task(self._stop_when_dead(self._engine))
+
+    async def _stop_when_dead(self, engine: Engine) -> None:
+        """A dead engine cannot be revived in place: leave, so that the orchestrator starts a new process."""
+        self._failure = await engine.wait_dead()
+        log.error("the engine died: %s", self._failure)
+        self._servicer.serve(None)
+        await self._server.not_ready()
+        self._server.request_stop()
+
+    async def _close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._engine is not None:
+            await self._engine.close()
+
+
+def create_engine(name: str, settings: EngineSettings) -> Engine:
+    """The engine by its flag; imports only that one."""
+    if name == "auto":
+        name = "vllm" if importlib.util.find_spec("vllm") and _sees_gpu(settings.device) else "transformers"
+    if name == "vllm":
+        from decoder_service.engines.vllm import VllmEngine
+
+        return VllmEngine(settings)
+    from decoder_service.engines.transformers import TransformersEngine
+
+    return TransformersEngine(settings)
+
+
+def _sees_gpu(device: str) -> bool:
+    import torch
+
+    return device != "cpu" and torch.cuda.is_available()
