@@ -99,7 +99,7 @@ class Batcher:
         if self._closing:
             raise Unavailable("the encoder is shutting down")
         seconds = self._encoder.seconds(item)
-        self._admit(seconds)
+        self.admit(seconds)
         job = _Job(item, asyncio.get_running_loop().create_future())
         entry = Waiting(job, seconds, time.monotonic())
         self._queue.push(entry)
@@ -118,8 +118,11 @@ class Batcher:
             waiting_requests=len(self._queue),
         )
 
-    def _admit(self, seconds: float) -> None:
-        """Refuse what would have to wait behind more audio than allowed; an empty line takes anything."""
+    def admit(self, seconds: float) -> None:
+        """Raise Overloaded when so many more seconds of audio do not fit; an empty line takes anything.
+
+        `submit` asks this itself; a server may ask before it has read the audio.
+        """
         excess = self._queue.seconds + seconds - self._config.max_queued_seconds
         if excess <= 0 or not len(self._queue):
             return

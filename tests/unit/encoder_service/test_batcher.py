@@ -99,6 +99,9 @@ async def test_a_full_line_refuses_with_a_time_to_come_back(gate: Gate) -> None:
         await queued(batcher, 2)
         with pytest.raises(Overloaded) as caught:
             await batcher.submit(item(2.0))
+        with pytest.raises(Overloaded):
+            batcher.admit(2.0)
+        batcher.admit(1.0)
         load = batcher.load()
         assert (load.queued_seconds, load.waiting_requests, load.max_queued_seconds) == (4.0, 2, 5.0)
         assert load.running_seconds == pytest.approx(0.1)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 
 from encoder_service.model_config import AdaptorConfig, CtcConfig, FrontendConfig, NanoConfig, SanmConfig
+from encoder_service.models.adaptor import AdaptorBlock, TransformerAdaptor
 from encoder_service.models.ctc import CtcHead
 from encoder_service.models.fun_asr_nano import FunASRNano, NanoOutput, audio_token_count
+from encoder_service.models.sanm import SanmLayer
 
 ADAPTOR = AdaptorConfig(encoder_dim=32, llm_dim=48, ffn_dim=64, downsample_rate=1, use_low_frame_rate=True)
 CTC = CtcConfig(AdaptorConfig(32, 40, 64, downsample_rate=1, attention_heads=4), vocab_size=50, blank_id=49)
@@ -60,6 +63,45 @@ def test_padding_never_changes_a_result(adaptor: AdaptorConfig) -> None:
             for name, tensor in crop(batch, row).items():
                 assert tensor.shape == alone[name].shape, name
                 torch.testing.assert_close(tensor, alone[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_encoder_output_is_zero_past_each_length() -> None:
+    with torch.inference_mode():
+        out = build(CONFIG)(torch.randn(2, 20, 24), torch.tensor([20, 11])).encoder_out
+    assert out[1, :11].any(dim=-1).all() and not out[1, 11:].any()
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_adaptor_ignores_what_lies_past_a_length(k: int) -> None:
+    torch.manual_seed(3)
+    adaptor = TransformerAdaptor(replace(ADAPTOR, downsample_rate=k)).requires_grad_(False)
+    x = torch.randn(1, 20, 32)
+    padded, counts = adaptor(x, torch.tensor([10]))
+    alone, _ = adaptor(x[:, :10], torch.tensor([10]))
+    assert counts.tolist() == [alone.shape[1]] == [-(-10 // k)]
+    torch.testing.assert_close(padded[:, : alone.shape[1]], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_norms_differ_in_epsilon_as_published() -> None:
+    """Input of variance 1e-8: 1e-12 (adaptor) leaves the output at unit scale, 1e-5 (encoder) shrinks it."""
+    with torch.inference_mode():
+        encoder = SanmLayer(32, CONFIG.encoder).norm1(1e-4 * torch.randn(500, 32))
+        adaptor = AdaptorBlock(48, 8).norm1(1e-4 * torch.randn(500, 48))
+    assert float(adaptor.std()) == pytest.approx(1.0, abs=0.05)
+    assert float(encoder.std()) < 0.1
+
+
+def test_published_dimensions_give_the_published_tensors() -> None:
+    """Counts stated for the published model.pt: tensors by namespace, and parameters of the CTC branch."""
+    adaptor = AdaptorConfig(512, 1024, 2048, downsample_rate=1, use_low_frame_rate=True)
+    ctc = CtcConfig(AdaptorConfig(512, 512, 2048, downsample_rate=1, n_layer=5), 60515, 60514)
+    encoder = SanmConfig(560, 512, 4, 2048, num_blocks=50, tp_blocks=20)
+    with torch.device("meta"):
+        model = FunASRNano(NanoConfig(FrontendConfig(lfr_m=7, lfr_n=6), encoder, adaptor, ctc))
+    tensors = model.state_dict()
+    counted = Counter(name.split(".")[0] for name in tensors)
+    assert counted == {"audio_encoder": 914, "audio_adaptor": 36, "ctc_decoder": 84, "ctc": 2}
+    assert sum(value.numel() for name, value in tensors.items() if name.startswith("ctc")) == 39_065_827
 
 
 def test_gradients_reach_every_parameter_and_none_come_from_padding() -> None:
