@@ -49,6 +49,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         loaded = self._ready()
         stream = aiter(request_iterator)
         config = (await first(stream)).config
+        self._admit(config.audio)
         samples = await read_samples(config.audio, stream, self._max_samples())
         item = EncodeItem(samples, ctc_output(config.ctc), encoder_out=config.encoder_out)
         for response in responses.encode_responses(await loaded.batcher.submit(item)):
@@ -63,6 +64,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         config = (await first(stream)).config
         if loaded.decoder is None and not config.ctc_only:
             raise CapabilityMissing("this encoder was started without a decoder")
+        self._admit(config.audio)
         samples = await read_samples(config.audio, stream, self._max_samples())
         item = EncodeItem(samples, ctc_output(config.ctc), embeds=not config.ctc_only)
         encoded = await loaded.batcher.submit(item)
@@ -106,6 +108,12 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         if self.loaded is None:
             raise Unavailable("the encoder is loading its model", retry_after=1.0)
         return self.loaded
+
+    def _admit(self, audio: pb.AudioConfig) -> None:
+        """Refuse announced audio that the queue has no room for before it is sent."""
+        loaded = self._ready()
+        if audio.HasField("num_samples"):
+            loaded.batcher.admit(audio.num_samples / loaded.engine.sample_rate)
 
     def _max_samples(self) -> int:
         engine = self._ready().engine

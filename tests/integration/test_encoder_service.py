@@ -69,7 +69,7 @@ def test_compact_posteriors_agree_with_dense_ones_within_half_precision(stub: St
     want = np.load(NANO / "expected.npz")["1.ctc_log_probs"]
     answers = list(stub.Encode(messages(s16(pb.CTC_MODE_COMPACT), pcm("english_9s.wav")), timeout=30))
     compact = next(answer.compact_ctc for answer in answers if answer.HasField("compact_ctc"))
-    ids = from_message(compact.top_ids).array
+    ids = from_message(compact.top_ids).array.astype(np.int64)
     top = from_message(compact.top_log_probs).float32()
     assert np.allclose(np.take_along_axis(want, ids, axis=1), top, atol=0.02)
     assert np.allclose(want[:, compact.blank_id], from_message(compact.blank_log_probs).float32(), atol=0.02)

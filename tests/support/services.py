@@ -28,10 +28,12 @@ def encoder(model: Path = NANO, arguments: Sequence[str] = ()) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def stack(model: Path, engine: str, **options: Sequence[str]) -> Iterator[Stack]:
+def stack(model: Path, engine: str, decoder_args: Sequence[str] = ()) -> Iterator[Stack]:
     """The three tiers on Unix sockets."""
     with tempfile.TemporaryDirectory(prefix="tandem-test-") as directory:
         root = Path(directory)
-        config = StackConfig(str(model), Addresses.unix(root), engine=engine, log_dir=root, **options)
+        config = StackConfig(
+            str(model), Addresses.unix(root), engine=engine, log_dir=root, decoder_args=decoder_args
+        )
         with Stack(config) as running:
             yield running
