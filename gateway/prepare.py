@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol
 
+from gateway.audio.pool import AudioPool
+from gateway.audio.types import SAMPLE_RATE, DecodeLimits
 from gateway.backends.encoder import Samples
+from gateway.config import GatewayConfig
+from gateway.vad.fsmn import FsmnVad
+from gateway.vad.segmenter import VadOptions, segment
+from tandem.errors import InvalidRequest
 from tandem.results import RecognizeOptions
 
 
@@ -27,9 +37,51 @@ class Prepared:
     vad_seconds: float
 
 
-class Preparer(Protocol):
-    """Decodes and segments recordings."""
+class Preparer:
+    """Decodes recordings in worker processes and segments them in a thread."""
+
+    def __init__(self, pool: AudioPool, vad: FsmnVad) -> None:
+        self._pool = pool
+        self._vad = vad
 
     async def prepare(self, audio: bytes, options: RecognizeOptions, max_segment: float) -> Prepared:
-        """Raises InvalidAudio and LimitExceeded. `max_segment` is the model's limit in seconds."""
-        ...
+        """Raises InvalidAudio, LimitExceeded, Overloaded. `max_segment` is the model's limit in seconds."""
+        started = time.perf_counter()
+        decoded = await self._pool.decode(audio)
+        samples = decoded.channel()
+        decode_seconds = time.perf_counter() - started
+        if not options.vad:
+            return Prepared(samples, (Span(0, len(samples)),), decode_seconds, 0.0)
+        started = time.perf_counter()
+        found = await asyncio.to_thread(segment, self._vad, samples, vad_options(options, max_segment))
+        spans = (part.samples(SAMPLE_RATE) for part in found)
+        return Prepared(
+            samples,
+            tuple(Span(part.start, min(part.stop, len(samples))) for part in spans),
+            decode_seconds,
+            time.perf_counter() - started,
+        )
+
+
+def vad_options(options: RecognizeOptions, max_segment: float) -> VadOptions:
+    """What the detector needs of a request; segments never exceed the model's limit."""
+    longest = min(max_segment, options.max_segment or max_segment)
+    schedule = [(step.max_speech * 1000, step.silence * 1000) for step in options.silence_schedule]
+    try:
+        return VadOptions(
+            dynamic_silence=options.dynamic_silence,
+            silence_schedule=schedule or None,
+            fixed_silence_ms=options.fixed_silence * 1000,
+            max_segment_ms=math.floor(longest * 1000),
+        )
+    except ValueError as error:
+        raise InvalidRequest.of("config.endpoint", str(error)) from error
+
+
+@contextlib.asynccontextmanager
+async def make_preparer(config: GatewayConfig) -> AsyncIterator[Preparer]:
+    """A preparer with its worker processes; they end on leaving."""
+    limits = DecodeLimits(max_bytes=config.max_audio_bytes, max_seconds=config.max_audio_duration)
+    vad = await asyncio.to_thread(FsmnVad, config.vad_model)
+    async with AudioPool(config.audio_workers, limits) as pool:
+        yield Preparer(pool, vad)

@@ -2,4 +2,45 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tandem.client import AsyncClient, Client
+    from tandem.errors import TandemError
+    from tandem.results import RecognizeOptions, Segment, SilenceStep, TimestampSource, Transcript, Word
+
+_HOME = {
+    "AsyncClient": "tandem.client",
+    "Client": "tandem.client",
+    "RecognizeOptions": "tandem.results",
+    "Segment": "tandem.results",
+    "SilenceStep": "tandem.results",
+    "TandemError": "tandem.errors",
+    "TimestampSource": "tandem.results",
+    "Transcript": "tandem.results",
+    "Word": "tandem.results",
+}
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "RecognizeOptions",
+    "Segment",
+    "SilenceStep",
+    "TandemError",
+    "TimestampSource",
+    "Transcript",
+    "Word",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, loaded when first used: a tier that needs only the wire helpers stays light."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)
