@@ -7,7 +7,7 @@ import logging
 import sys
 
 from decoder_service.config import parse
-from decoder_service.service import DecoderTier
+from decoder_service.service import serve
 from tandem.checkpoint import CheckpointError
 
 
@@ -15,7 +15,7 @@ def main() -> int:
     config = parse()
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        return asyncio.run(DecoderTier(config).run())
+        return asyncio.run(serve(config))
     except CheckpointError as error:
         logging.getLogger("decoder").error("%s", error)
         return 2

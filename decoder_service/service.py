@@ -7,9 +7,11 @@ import importlib.util
 import logging
 from pathlib import Path
 
+import numpy as np
+
 from decoder_service.admission import Admission
 from decoder_service.config import DecoderConfig
-from decoder_service.engines.base import Engine
+from decoder_service.engines.base import Engine, GenerationRequest, Prompt, Sampling
 from decoder_service.engines.settings import EngineSettings
 from decoder_service.server import DecoderServicer, Served
 from decoder_service.weights import language_model
@@ -22,8 +24,13 @@ log = logging.getLogger("decoder")
 SERVICE = decoder_pb2.DESCRIPTOR.services_by_name["DecoderService"].full_name
 
 
+async def serve(config: DecoderConfig) -> int:
+    """Run the tier until it is told to stop. Returns the exit status: 1 when the engine died."""
+    return await DecoderTier(config).run()
+
+
 class DecoderTier:
-    """One decoder process."""
+    """One decoder process. Made inside the event loop that it runs in."""
 
     def __init__(self, config: DecoderConfig) -> None:
         self._config = config
@@ -42,7 +49,6 @@ class DecoderTier:
         decoder_pb2_grpc.add_DecoderServiceServicer_to_server(self._servicer, self._server.server)
 
     async def run(self) -> int:
-        """Serve until told to stop. Returns the exit status: 1 when the engine died."""
         await run(self._server, self._load, self._close)
         return 1 if self._failure else 0
 
@@ -52,6 +58,7 @@ class DecoderTier:
         model = await asyncio.to_thread(language_model, checkpoint)
         self._engine = create_engine(config.engine, config.engine_settings(model.directory))
         await self._engine.start()
+        await warm_up(self._engine)
         info = self._engine.info
         log.info("%s %s, %s, %d tokens", info.engine, info.engine_version, info.dtype, info.max_model_len)
         admission = Admission(info.max_num_seqs, config.max_waiting_requests)
@@ -72,6 +79,16 @@ class DecoderTier:
             self._watch.cancel()
         if self._engine is not None:
             await self._engine.close()
+
+
+async def warm_up(engine: Engine) -> None:
+    """The first request loads kernels and fills pools, seconds with vLLM: paid before readiness."""
+    embeddings = np.zeros((8, engine.info.hidden_size), np.float32)
+    request = GenerationRequest(
+        "warm-up", Prompt(((0,), embeddings, (0,))), Sampling(max_tokens=2, ignore_eos=True)
+    )
+    async for _ in engine.generate(request):
+        continue
 
 
 def create_engine(name: str, settings: EngineSettings) -> Engine:

@@ -48,9 +48,9 @@ class VllmEngine:
 
     async def start(self) -> None:
         _prepare_environment(self._settings)
-        self._llm = await asyncio.to_thread(self._build)
+        await asyncio.to_thread(self._build)
 
-    def _build(self) -> Any:
+    def _build(self) -> None:
         import torch
         import vllm
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -62,7 +62,8 @@ class VllmEngine:
             raise RuntimeError(f"vLLM {vllm.__version__} has no mixed prompts; install vllm>=0.26")
         facts = read_model_facts(self._settings.model)
         arguments = _engine_arguments(self._settings, facts)
-        llm = AsyncLLM.from_engine_args(
+        # Neither returned nor a local: vLLM keeps tracebacks of this call, and they would keep it alive.
+        self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(**arguments),
             # The API server's limits: the bare class takes only 2,048 tokens a step.
             usage_context=UsageContext.OPENAI_API_SERVER,
@@ -74,13 +75,12 @@ class VllmEngine:
             engine_version=vllm.__version__,
             hidden_size=facts.hidden_size,
             vocab_size=facts.vocab_size,
-            max_model_len=int(llm.vllm_config.model_config.max_model_len),
+            max_model_len=int(self._llm.vllm_config.model_config.max_model_len),
             max_num_seqs=arguments["max_num_seqs"],
             dtype=arguments["dtype"],
             eos_token_ids=facts.eos_token_ids,
             tensor_parallel_size=self._settings.tensor_parallel_size,
         )
-        return llm
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenDelta, None]:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
