@@ -1,0 +1,1 @@
+"""Recordings in any container to 16 kHz samples, decoded in worker processes."""

@@ -1,0 +1,213 @@
+"""Decodes recordings in worker processes, so that nothing a client sends can block or crash the server.
+
+Samples come back through a file that is mapped and unlinked at once: memory stays bounded by the
+page cache whatever the length, and nothing is left behind when a process dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from gateway.audio.errors import AudioError, AudioLimitError, AudioTooLarge, DecodingTooSlow
+from gateway.audio.types import DecodedAudio, DecodeLimits, DecodeOptions
+from gateway.audio.worker import DecodeJob, DecodeReport, run_job, start_worker
+from tandem.errors import InvalidAudio, LimitExceeded, Overloaded, TandemError
+
+# Smaller recordings travel to the worker in the job itself.
+_INLINE_BYTES = 1 << 20
+_RETRY_AFTER_SECONDS = 1.0
+
+
+class WorkerCrashed(AudioError):
+    """The decoder crashed, or hung, on this recording; the worker has been replaced."""
+
+
+def as_tandem_error(error: AudioError) -> TandemError:
+    """The error of tandem.errors that clients see; metadata "problem" holds the precise kind."""
+    metadata = {"problem": type(error).__name__}
+    cls = LimitExceeded if isinstance(error, AudioLimitError) else InvalidAudio
+    return cls(str(error), metadata=metadata)
+
+
+class _Worker:
+    """One process with its own executor, so that a crash fails one recording and no other."""
+
+    def __init__(self, max_memory_bytes: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._executor = ProcessPoolExecutor(max_workers=1, mp_context=context)
+        self._pid: Future[int] = self._executor.submit(start_worker, max_memory_bytes)
+
+    def submit(self, job: DecodeJob) -> asyncio.Future[DecodeReport]:
+        """Starts a job; raises BrokenProcessPool when the process is dead already."""
+        return asyncio.wrap_future(self._executor.submit(run_job, job))
+
+    @property
+    def pid(self) -> int | None:
+        """The process id; None while the process starts or when it died starting."""
+        if not self._pid.done() or self._pid.exception() is not None:
+            return None
+        return self._pid.result()
+
+    async def started(self) -> None:
+        await asyncio.wrap_future(self._pid)
+
+    def kill(self) -> None:
+        """Ends the process whatever it is doing."""
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class AudioPool:
+    """Worker processes that decode; use as an async context manager.
+
+    workers: recordings decoded at a time. max_waiting: recordings that may wait beyond those; more
+    are refused with Overloaded before any work. grace_seconds: how much longer than
+    limits.max_decode_seconds a worker may take before it is killed. spool_dir: where samples lie
+    while they are used (4 bytes each); the system's temporary directory by default.
+    """
+
+    def __init__(
+        self,
+        workers: int = 2,
+        limits: DecodeLimits | None = None,
+        *,
+        max_waiting: int = 64,
+        grace_seconds: float = 5.0,
+        spool_dir: Path | None = None,
+        max_worker_memory_bytes: int = 4 << 30,
+    ) -> None:
+        if workers < 1:
+            raise ValueError(f"workers {workers} is less than 1")
+        self._limits = limits or DecodeLimits()
+        self._timeout = self._limits.max_decode_seconds + grace_seconds
+        self._num_workers = workers
+        self._max_jobs = workers + max_waiting
+        self._spool_dir = spool_dir
+        self._max_worker_memory_bytes = max_worker_memory_bytes
+        self._workers: set[_Worker] = set()
+        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._jobs = 0
+        self._running: set[asyncio.Task[DecodeReport]] = set()
+
+    async def __aenter__(self) -> AudioPool:
+        for _ in range(self._num_workers):
+            self._idle.put_nowait(self._new_worker())
+        await asyncio.gather(*(worker.started() for worker in self._workers))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        running = list(self._running)
+        for worker in self._workers:
+            worker.kill()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        # Cancelled jobs have replaced their workers.
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the started workers."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
+
+    async def decode(self, audio: bytes | Path, options: DecodeOptions | None = None) -> DecodedAudio:
+        """Decodes a recording, given as its bytes or as a local file.
+
+        Raises InvalidAudio, LimitExceeded and Overloaded. Cancelling is safe at any time.
+        """
+        if self._jobs >= self._max_jobs:
+            raise Overloaded("too many recordings wait to be decoded", retry_after=_RETRY_AFTER_SECONDS)
+        self._jobs += 1
+        try:
+            return await self._decode(audio, options or DecodeOptions())
+        except AudioError as error:
+            raise as_tandem_error(error) from error
+        finally:
+            self._jobs -= 1
+
+    async def _decode(self, audio: bytes | Path, options: DecodeOptions) -> DecodedAudio:
+        if isinstance(audio, bytes) and len(audio) > self._limits.max_bytes:
+            raise AudioTooLarge(f"{len(audio)} bytes exceed the limit of {self._limits.max_bytes}")
+        with self._spool_file() as target, contextlib.ExitStack() as stack:
+            source: bytes | str = str(audio) if isinstance(audio, Path) else audio
+            if isinstance(audio, bytes) and len(audio) > _INLINE_BYTES:
+                spooled = stack.enter_context(self._spool_file())
+                await asyncio.to_thread(spooled.write_bytes, audio)
+                source = str(spooled)
+            worker = await self._idle.get()
+            job = DecodeJob(source, str(target), options, self._limits)
+            task = asyncio.create_task(self._run(worker, job))
+            self._running.add(task)
+            task.add_done_callback(self._forget)
+            # A caller that goes away leaves the worker busy until the job ends.
+            report = await asyncio.shield(task)
+            shape = (report.num_frames, report.num_channels)
+            samples = np.asarray(np.memmap(target, dtype=np.float32, mode="r", shape=shape))
+        return DecodedAudio(samples, report.info)
+
+    async def _run(self, worker: _Worker, job: DecodeJob) -> DecodeReport:
+        """Runs a job and gives back an idle worker, whatever happens."""
+        try:
+            future = worker.submit(job)
+        except BrokenProcessPool:
+            # It died while idle, which is not this recording's fault.
+            worker = self._replacement(worker)
+            future = worker.submit(job)
+        usable = False
+        try:
+            report = await asyncio.wait_for(future, self._timeout)
+            usable = True
+        except BrokenProcessPool as error:
+            raise WorkerCrashed("the audio crashed its decoder") from error
+        except TimeoutError as error:
+            raise DecodingTooSlow(f"decoding took longer than {self._timeout:g} s") from error
+        except (AudioError, OSError):
+            usable = True
+            raise
+        finally:
+            self._idle.put_nowait(worker if usable else self._replacement(worker))
+        return report
+
+    def _forget(self, task: asyncio.Task[DecodeReport]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            # Nobody may be waiting any more: reading the exception marks it as seen.
+            task.exception()
+
+    def _new_worker(self) -> _Worker:
+        worker = _Worker(self._max_worker_memory_bytes)
+        self._workers.add(worker)
+        return worker
+
+    def _replacement(self, worker: _Worker) -> _Worker:
+        self._workers.discard(worker)
+        worker.kill()
+        return self._new_worker()
+
+    @contextlib.contextmanager
+    def _spool_file(self) -> Iterator[Path]:
+        """An empty file that is unlinked on leaving; mappings of it stay valid."""
+        handle, name = tempfile.mkstemp(prefix="tandem-audio-", dir=self._spool_dir)
+        os.close(handle)
+        try:
+            yield Path(name)
+        finally:
+            os.unlink(name)
