@@ -7,19 +7,20 @@ import contextlib
 import logging
 import sys
 
-from gateway.api.grpc import SERVICE, AsrServicer, ServiceLimits
+from gateway.api.grpc import SERVICE, AsrServicer
 from gateway.backends.encoder import EncoderBackend
 from gateway.config import GatewayConfig, parse
 from gateway.model import fetch_model
 from gateway.pipeline import Recognizer
 from gateway.prepare import make_preparer
+from gateway.service import GatewayService, ServiceLimits
 from tandem.asr.v1 import asr_pb2_grpc
 from tandem.rpc.server import ServerConfig, TierServer, run
 
 
 async def serve(config: GatewayConfig) -> None:
     """Listen at once; ready when the encoder has told what it serves."""
-    limits = ServiceLimits(config.max_audio_bytes, config.max_audio_duration)
+    service = GatewayService(ServiceLimits(config.max_audio_bytes, config.max_audio_duration))
     server = TierServer(
         ServerConfig(
             config.listen,
@@ -29,15 +30,14 @@ async def serve(config: GatewayConfig) -> None:
         ),
         [SERVICE],
     )
-    servicer = AsrServicer(limits)
-    asr_pb2_grpc.add_AsrServiceServicer_to_server(servicer, server.server)
+    asr_pb2_grpc.add_AsrServiceServicer_to_server(AsrServicer(service), server.server)
     resources = contextlib.AsyncExitStack()
 
     async def start() -> None:
         encoder = EncoderBackend(config.encoder)
         resources.push_async_callback(encoder.close)
         preparer = await resources.enter_async_context(make_preparer(config))
-        servicer.recognizer = Recognizer(await fetch_model(encoder), encoder, preparer)
+        service.recognizer = Recognizer(await fetch_model(encoder), encoder, preparer)
 
     await run(server, start, resources.aclose)
 
