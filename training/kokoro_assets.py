@@ -5,28 +5,32 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from . import kokoro_torch_weights
 
+Array = npt.NDArray[Any]
 HELD_OUT = ("am_puck", "bf_lily", "af_river", "bm_lewis")
 LONGEST = 400  # tokens; also the rows kept of a voice
 
 
 def pack_weights(onnx: Path, folder: Path) -> None:
     """Writes weights-1.npz and weights-2.npz of about equal size."""
-    flat = {f"{name}|{part}": value for name, item in kokoro_torch_weights.pack(onnx).items() for part, value in item.items()}
-    halves: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] = ({}, {})  # type: ignore[type-arg]
+    packed = kokoro_torch_weights.pack(onnx)
+    flat = {f"{name}|{part}": value for name, item in packed.items() for part, value in item.items()}
+    halves: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     sizes = [0, 0]
     for name in sorted(flat, key=lambda n: -flat[n].nbytes):
         k = int(sizes[1] < sizes[0])
         halves[k][name] = flat[name]
         sizes[k] += flat[name].nbytes
     for k, half in enumerate(halves, start=1):
-        np.savez_compressed(folder / f"weights-{k}.npz", **half)  # type: ignore[arg-type]
+        np.savez_compressed(folder / f"weights-{k}.npz", **half)
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
@@ -41,7 +45,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
 
 
-def read_voice(path: Path) -> np.ndarray:  # type: ignore[type-arg]
+def read_voice(path: Path) -> Array:
     """A voice file of kokoro-js: float32 [510, 256], one style per token count."""
     return np.fromfile(path, dtype="<f4").reshape(-1, 256)
 
@@ -49,7 +53,8 @@ def read_voice(path: Path) -> np.ndarray:  # type: ignore[type-arg]
 def pack_voices(folder: Path, out: Path) -> None:
     """The English voices that may be trained on, as float16."""
     names = sorted(p.stem for p in folder.glob("[ab][fm]_*.bin") if p.stem not in HELD_OUT)
-    np.savez_compressed(out, **{n: read_voice(folder / f"{n}.bin")[:LONGEST].astype(np.float16) for n in names})  # type: ignore[arg-type]
+    rows: dict[str, Any] = {n: read_voice(folder / f"{n}.bin")[:LONGEST].astype(np.float16) for n in names}
+    np.savez_compressed(out, **rows)
 
 
 def load_voices(path: Path) -> dict[str, Tensor]:
@@ -75,7 +80,7 @@ def load_vocabulary(path: Path) -> dict[str, int]:
 def write_phonemes(path: Path, rows: Iterable[tuple[str, list[int], bool]]) -> int:
     """(text, token ids, British or not) -> one npz; returns how many rows were kept."""
     texts: list[str] = []
-    tokens: list[np.ndarray] = []  # type: ignore[type-arg]
+    tokens: list[Array] = []
     british: list[bool] = []
     for text, ids, gb in rows:
         if 2 < len(ids) < LONGEST:
@@ -84,11 +89,12 @@ def write_phonemes(path: Path, rows: Iterable[tuple[str, list[int], bool]]) -> i
             british.append(gb)
     sizes = np.array([len(t) for t in tokens], dtype=np.uint16)
     blob = np.frombuffer("\n".join(texts).encode(), dtype=np.uint8)
-    np.savez_compressed(path, tokens=np.concatenate(tokens), sizes=sizes, british=np.array(british), text=blob)
+    joined = np.concatenate(tokens)
+    np.savez_compressed(path, tokens=joined, sizes=sizes, british=np.array(british), text=blob)
     return len(texts)
 
 
-def read_phonemes(path: Path) -> list[tuple[str, np.ndarray, bool]]:  # type: ignore[type-arg]
+def read_phonemes(path: Path) -> list[tuple[str, Array, bool]]:
     with np.load(path) as archive:
         ends = np.cumsum(archive["sizes"].astype(np.int64))
         rows = np.split(archive["tokens"], ends[:-1])

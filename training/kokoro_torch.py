@@ -1,7 +1,8 @@
-"""Kokoro-82M (StyleTTS 2 family) in plain PyTorch, batched: token and duration side, then the call to the vocoder.
+"""Kokoro-82M (StyleTTS 2 family) in plain PyTorch, batched: tokens and durations, then the vocoder.
 
-Written for bulk synthesis: every batch holds rows of equal token count (`plan`) or of equal frame count (`speak`), so
-no row is padded and no normalisation ever sees padding. Weights: `kokoro_torch_weights.state_dict`.
+Written for bulk synthesis: every batch holds rows of equal token count (`plan`) or of equal frame count
+(`speak`), so no row is padded and no normalisation ever sees padding. Weights:
+`kokoro_torch_weights.state_dict`.
 """
 
 from __future__ import annotations
@@ -36,17 +37,24 @@ class Plan:
 
 def _lstm(weights: Weights, prefix: str, width: int) -> nn.LSTM:
     net = nn.LSTM(width, 256, batch_first=True, bidirectional=True)
-    net.load_state_dict({k.removeprefix(prefix + "."): v for k, v in weights.items() if k.startswith(prefix + ".")})
+    net.load_state_dict(
+        {k.removeprefix(prefix + "."): v for k, v in weights.items() if k.startswith(prefix + ".")}
+    )
     return net
 
 
 class Kokoro(nn.Module):
-    """Inference only. `half` runs the vocoder's convolutions in float16 (CUDA), everything else stays float32."""
+    """Inference only. `half`: float16 convolutions in the generator (CUDA); the rest stays float32."""
 
     def __init__(self, weights: Weights, *, half: bool = False) -> None:
         super().__init__()
-        self.w = nn.ParameterDict({k.replace(".", "/"): nn.Parameter(v, requires_grad=False)
-                                   for k, v in weights.items() if not k.startswith("decoder.")})  # fmt: skip
+        self.w = nn.ParameterDict(
+            {
+                k.replace(".", "/"): nn.Parameter(v, requires_grad=False)
+                for k, v in weights.items()
+                if not k.startswith("decoder.")
+            }
+        )
         self.duration_lstms = nn.ModuleList(
             _lstm(weights, f"predictor.text_encoder.lstms.{i}", 640) for i in (0, 2, 4)
         )
@@ -54,12 +62,18 @@ class Kokoro(nn.Module):
         self.shared_lstm = _lstm(weights, "predictor.shared", 640)
         self.text_lstm = _lstm(weights, "text_encoder.lstm", 512)
         for name in ("F0", "N"):
-            setattr(self, name, nn.ModuleList(load_adain_block(weights, f"predictor.{name}.{i}") for i in range(3)))
-        self.vocoder = Vocoder({k.removeprefix("decoder."): v for k, v in weights.items() if k.startswith("decoder.")},
-                               half=half)  # fmt: skip
+            setattr(
+                self,
+                name,
+                nn.ModuleList(load_adain_block(weights, f"predictor.{name}.{i}") for i in range(3)),
+            )
+        self.vocoder = Vocoder(
+            {k.removeprefix("decoder."): v for k, v in weights.items() if k.startswith("decoder.")}, half=half
+        )
 
     def _p(self, name: str) -> Tensor:
-        return self.w[name.replace(".", "/")]
+        value: Tensor = self.w[name.replace(".", "/")]
+        return value
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         return F.linear(x, self._p(name + ".weight"), self._p(name + ".bias"))
@@ -75,8 +89,10 @@ class Kokoro(nn.Module):
         x = self._norm(x + self._p(e + "token_type_embeddings.weight")[0], e + "LayerNorm")
         x = self._linear(x, "bert.encoder.embedding_hidden_mapping_in")
         for _ in range(LAYERS):
-            q, k, v = (self._linear(x, f"{layer}attention.{part}").view(b, n, HEADS, -1).transpose(1, 2)
-                       for part in ("query", "key", "value"))  # fmt: skip
+            q, k, v = (
+                self._linear(x, f"{layer}attention.{part}").view(b, n, HEADS, -1).transpose(1, 2)
+                for part in ("query", "key", "value")
+            )
             mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, -1)
             x = self._norm(x + self._linear(mixed, layer + "attention.dense"), layer + "attention.LayerNorm")
             h = F.gelu(self._linear(x, layer + "ffn"), approximate="tanh")
@@ -89,7 +105,9 @@ class Kokoro(nn.Module):
         s = style[:, None, 128:].expand(-1, x.shape[1], -1)
         x = torch.cat([x, s], -1)
         for i, lstm in zip((1, 3, 5), self.duration_lstms, strict=True):
-            gamma, beta = self._linear(style[:, 128:], f"predictor.text_encoder.lstms.{i}.fc")[:, None].chunk(2, -1)
+            gamma, beta = self._linear(style[:, 128:], f"predictor.text_encoder.lstms.{i}.fc")[:, None].chunk(
+                2, -1
+            )
             x = (1 + gamma) * F.layer_norm(lstm(x)[0], (512,), eps=1e-5) + beta
             x = torch.cat([x, s], -1)
         return x
@@ -119,8 +137,10 @@ class Kokoro(nn.Module):
         if totals is not None:
             frames = _stretch(seconds, frames.sum(1), totals)
         text = self._text(tokens)
-        return [Plan(prosody[i].clone(), text[i].clone(), frames[i].clone(), style[i], total)
-                for i, total in enumerate(frames.sum(1).tolist())]  # fmt: skip
+        return [
+            Plan(prosody[i].clone(), text[i].clone(), frames[i].clone(), style[i], total)
+            for i, total in enumerate(frames.sum(1).tolist())
+        ]
 
     @torch.inference_mode()
     def speak(self, plans: list[Plan], noise: bool = False) -> Tensor:
@@ -144,7 +164,7 @@ class Kokoro(nn.Module):
 
 
 def _stretch(seconds: Tensor, total: Tensor, totals: Tensor) -> Tensor:
-    """Frames per token that add up to the allowed total nearest to `total`; every token keeps at least one."""
+    """Frames per token, at least one each, that add up to the allowed total nearest to `total`."""
     wanted = totals[(total[:, None].float() - totals[None]).abs().argmin(1)]
     ends = (seconds * (wanted / seconds.sum(1))[:, None]).cumsum(1).round()
     frames = torch.diff(ends, dim=1, prepend=torch.zeros_like(ends[:, :1])).clamp(min=1).long()

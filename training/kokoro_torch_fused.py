@@ -1,4 +1,5 @@
-"""AdaIN + snake on channels-last tensors, and shortcut + bias: Triton kernels on CUDA, plain PyTorch elsewhere.
+# mypy: disable-error-code="untyped-decorator,no-untyped-def"
+"""AdaIN + snake and shortcut + bias on channels-last tensors: Triton on CUDA, plain PyTorch elsewhere.
 
 Both spellings agree (`self_check`); a GPU without a working Triton falls back to PyTorch.
 """
@@ -21,7 +22,7 @@ use_triton = triton is not None and torch.cuda.is_available()
 if triton is not None:
 
     @triton.jit(do_not_specialize=["t", "splits", "chunk"])
-    def _sums(x, out, t, splits, chunk, C: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    def _sums(x, out, t, splits, chunk, C: tl.constexpr, BLOCK: tl.constexpr):
         """Sum and sum of squares over one stretch of time of one row: out [b, splits, 2, C]."""
         row, part = tl.program_id(0), tl.program_id(1)
         cols = tl.arange(0, C)
@@ -31,7 +32,8 @@ if triton is not None:
         for start in range(0, chunk, BLOCK):
             at = part * chunk + start + tl.arange(0, BLOCK)
             inside = at < t
-            v = tl.load(base + at[:, None] * C + cols[None, :], mask=inside[:, None], other=0.0).to(tl.float32)
+            v = tl.load(base + at[:, None] * C + cols[None, :], mask=inside[:, None], other=0.0)
+            v = v.to(tl.float32)
             total += v
             square += v * v
         where = out + (row * splits + part) * 2 * C + cols
@@ -39,7 +41,7 @@ if triton is not None:
         tl.store(where + C, tl.sum(square, 0))
 
     @triton.jit(do_not_specialize=["t"])
-    def _snake(x, y, scale, shift, alpha, t, C: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    def _snake(x, y, scale, shift, alpha, t, C: tl.constexpr, BLOCK: tl.constexpr):
         """y = v + sin(alpha v)^2 / alpha with v = x * scale + shift."""
         row, part = tl.program_id(0), tl.program_id(1)
         cols = tl.arange(0, C)
@@ -53,15 +55,16 @@ if triton is not None:
         tl.store(y + where, (v + s * s / a).to(y.dtype.element_ty), mask=inside)
 
     @triton.jit(do_not_specialize=["n"])
-    def _shortcut(h, x, bias, y, n, C: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    def _shortcut(h, x, bias, y, n, C: tl.constexpr, BLOCK: tl.constexpr):
         at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = at < n
-        v = tl.load(h + at, mask=inside, other=0.0).to(tl.float32) + tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+        v = tl.load(h + at, mask=inside, other=0.0).to(tl.float32)
+        v += tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
         tl.store(y + at, (v + tl.load(bias + at % C)).to(y.dtype.element_ty), mask=inside)
 
 
 def adain_snake(x: Tensor, style: Tensor, alpha: Tensor) -> Tensor:
-    """x [b, t, c] any float type; style [b, 2 c] float32 (scale - 1, then shift); alpha [c]. Keeps x's type."""
+    """x [b, t, c] of any float type, kept; style [b, 2 c] float32 (scale - 1, then shift); alpha [c]."""
     gamma, beta = style.chunk(2, 1)
     if use_triton and x.is_cuda:
         return _adain_snake_triton(x, gamma, beta, alpha)
@@ -94,7 +97,9 @@ def residual(h: Tensor, x: Tensor, bias: Tensor) -> Tensor:
         h, x = h.contiguous(), x.contiguous()
         y = torch.empty_like(x)
         block = 4096
-        _shortcut[(triton.cdiv(x.numel(), block),)](h, x, bias, y, x.numel(), C=x.shape[-1], BLOCK=block, num_warps=8)
+        _shortcut[(triton.cdiv(x.numel(), block),)](
+            h, x, bias, y, x.numel(), C=x.shape[-1], BLOCK=block, num_warps=8
+        )
         return y
     return ((h.float() + bias) + x.float()).to(x.dtype)
 
@@ -118,7 +123,9 @@ def self_check(device: torch.device) -> float:
             print("triton is off:", repr(problem)[:300], flush=True)
             use_triton = False
             return float("inf")
-        worst = max(worst, *(float((a.float() - b.float()).abs().max()) for a, b in zip(fast, slow, strict=True)))
+        worst = max(
+            worst, *(float((a.float() - b.float()).abs().max()) for a, b in zip(fast, slow, strict=True))
+        )
         use_triton = True
     use_triton = worst < 0.02
     return worst

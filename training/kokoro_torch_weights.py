@@ -14,9 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-_LSTMS = ("text_encoder.lstm", "predictor.text_encoder.lstms.0", "predictor.text_encoder.lstms.2",
-          "predictor.text_encoder.lstms.4", "predictor.lstm", "predictor.shared")  # fmt: skip
-_ALBERT = "bert.encoder.albert_layer_groups.0.albert_layers.0."
+_LSTMS = (
+    "text_encoder.lstm",
+    "predictor.text_encoder.lstms.0",
+    "predictor.text_encoder.lstms.2",
+    "predictor.text_encoder.lstms.4",
+    "predictor.lstm",
+    "predictor.shared",
+)
+_BLOCK = re.compile(r"/((?:F0|N|encode|decode)(?:\.\d)?)/")
 
 
 def _module(name: str) -> str:
@@ -74,16 +80,25 @@ def pack(path: Path) -> dict[str, dict[str, Array]]:
             _take_product(graph, node, packed)
         elif node.op_type == "DequantizeLinear":
             name = node.input[1].removesuffix("_scale")
-            packed[_module(name)] = {"q": graph.values[name + "_quantized"], "zero": graph.values[node.input[2]],
-                                     "scale": graph.values[node.input[1]]}  # fmt: skip
+            packed[_module(name)] = {
+                "q": graph.values[name + "_quantized"],
+                "zero": graph.values[node.input[2]],
+                "scale": graph.values[node.input[1]],
+            }
         elif node.op_type in ("Conv", "ConvTranspose", "MatMul"):
             _take_float(graph, node, packed)
     lstms = [n for n in graph.nodes if n.op_type == "DynamicQuantizeLSTM"]
     for node, prefix in zip(_in_width_order(graph, lstms), _LSTMS, strict=True):
-        packed[prefix + ".input"] = {"q": graph.values[node.input[1]], "zero": graph.values[node.input[9]],
-                                     "scale": graph.values[node.input[8]]}  # fmt: skip
-        packed[prefix + ".recurrent"] = {"q": graph.values[node.input[2]], "zero": graph.values[node.input[11]],
-                                         "scale": graph.values[node.input[10]]}  # fmt: skip
+        packed[prefix + ".input"] = {
+            "q": graph.values[node.input[1]],
+            "zero": graph.values[node.input[9]],
+            "scale": graph.values[node.input[8]],
+        }
+        packed[prefix + ".recurrent"] = {
+            "q": graph.values[node.input[2]],
+            "zero": graph.values[node.input[11]],
+            "scale": graph.values[node.input[10]],
+        }
         packed[prefix + ".bias"] = {"w": graph.values[node.input[3]]}
     for name, value in graph.values.items():
         if re.search(r"\.(bias|alpha\d\.\d|gamma|beta)$|LayerNorm\.weight$|layer_norm\.weight$", name):
@@ -92,7 +107,7 @@ def pack(path: Path) -> dict[str, dict[str, Array]]:
 
 
 def _in_width_order(graph: _Graph, lstms: list[Any]) -> list[Any]:
-    """LSTM nodes in _LSTMS order: the text encoder's is the 512 wide one, the others come in graph name order."""
+    """LSTM nodes in _LSTMS order: the text encoder's is the 512 wide one, the others go by name."""
     return sorted(lstms, key=lambda n: (graph.values[n.input[1]].shape[1] != 512, _order(n.name)))
 
 
@@ -107,7 +122,7 @@ def _take_product(graph: _Graph, node: Any, packed: dict[str, dict[str, Array]])
     name = node.input[1].removesuffix("_quantized")
     if name.endswith(".weight"):
         target = _module(name)
-    elif graph.values[node.input[1]].shape[-1] == 1 and (block := re.search(r"/((?:F0|N|encode|decode)(?:\.\d)?)/", name)):
+    elif graph.values[node.input[1]].shape[-1] == 1 and (block := _BLOCK.search(name)):
         inside = "predictor." if block[1][0] in "FN" else "decoder."
         target = f"{inside}{block[1]}.conv1x1.weight"
     else:
@@ -158,7 +173,9 @@ def _lstm(prefix: str, packed: dict[str, dict[str, Array]]) -> dict[str, Array]:
     for k, end in enumerate(("_l0", "_l0_reverse")):
         for part, torch_name in (("input", "weight_ih"), ("recurrent", "weight_hh")):
             out[f"{prefix}.{torch_name}{end}"] = gates(dequantise(packed[f"{prefix}.{part}"])[k].T)
-        out[f"{prefix}.bias_ih{end}"], out[f"{prefix}.bias_hh{end}"] = (gates(b) for b in np.split(bias[k], 2))
+        out[f"{prefix}.bias_ih{end}"], out[f"{prefix}.bias_hh{end}"] = (
+            gates(b) for b in np.split(bias[k], 2)
+        )
     return out
 
 

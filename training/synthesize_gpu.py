@@ -2,8 +2,8 @@
 
     python -m training.synthesize_gpu --assets DIR --phonemes FILE --out DIR --minutes M --seed N
 
-Each shard is torch.save(dict(audio int16 [samples], offsets int64 [n + 1], text, voice)) at 16 kHz. A voice is
-`name` or the blend `name*weight+name`, weight being the share of the first.
+Each shard is torch.save(dict(audio int16 [samples], offsets int64 [n + 1], text, voice)) at 16 kHz. A voice
+is `name` or the blend `name*weight+name`, weight being the share of the first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from . import kokoro_torch_fused
-from .kokoro_assets import load_voices, load_weights, read_phonemes
+from .kokoro_assets import Array, load_voices, load_weights, read_phonemes
 from .kokoro_torch import Kokoro, Plan, batch_size
 from .resample import to_16k
 
@@ -41,7 +41,7 @@ class Shards:
     folder: Path
     name: str
     hour: int = 3600 * RATE
-    audio: list[np.ndarray] = field(default_factory=list)  # type: ignore[type-arg]
+    audio: list[Array] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     voice: list[str] = field(default_factory=list)
     pending: int = 0
@@ -49,7 +49,7 @@ class Shards:
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     jobs: list[Future[None]] = field(default_factory=list)
 
-    def add(self, audio: np.ndarray, text: str, voice: str) -> None:  # type: ignore[type-arg]
+    def add(self, audio: Array, text: str, voice: str) -> None:
         self.audio.append(audio)
         self.text.append(text)
         self.voice.append(voice)
@@ -73,7 +73,7 @@ class Shards:
         self.writer.shutdown()
 
 
-def _write(path: Path, audio: list[np.ndarray], text: list[str], voice: list[str]) -> None:  # type: ignore[type-arg]
+def _write(path: Path, audio: list[Array], text: list[str], voice: list[str]) -> None:
     offsets = torch.tensor([0, *np.cumsum([len(a) for a in audio]).tolist()], dtype=torch.int64)
     whole = torch.from_numpy(np.concatenate(audio))
     partial = path.with_suffix(".part")
@@ -96,7 +96,9 @@ class Voices:
         if self.random.random() >= self.blends:
             return first, self.table[first][row]
         share = self.random.choice((0.35, 0.5, 0.65))
-        return f"{first}*{share}+{second}", share * self.table[first][row] + (1 - share) * self.table[second][row]
+        return f"{first}*{share}+{second}", share * self.table[first][row] + (1 - share) * self.table[second][
+            row
+        ]
 
 
 @dataclass(frozen=True)
@@ -124,21 +126,25 @@ class Synthesiser:
         self.samples = 0
         self.failed = 0
 
-    def plan(self, rows: list[tuple[str, np.ndarray, bool]]) -> None:  # type: ignore[type-arg]
+    def plan(self, rows: list[tuple[str, Array, bool]]) -> None:
         """Draws voices and speeds and predicts durations, in batches of equal token count."""
-        groups: dict[int, list[tuple[str, np.ndarray, bool]]] = defaultdict(list)  # type: ignore[type-arg]
+        groups: dict[int, list[tuple[str, Array, bool]]] = defaultdict(list)
         for row in rows:
             groups[len(row[1])].append(row)
         for tokens, group in groups.items():
             for at in range(0, len(group), 128):
                 self._plan_batch(tokens, group[at : at + 128])
 
-    def _plan_batch(self, tokens: int, group: list[tuple[str, np.ndarray, bool]]) -> None:  # type: ignore[type-arg]
+    def _plan_batch(self, tokens: int, group: list[tuple[str, Array, bool]]) -> None:
         drawn = [self.voices.draw(tokens, british) for _, _, british in group]
         ids = torch.from_numpy(np.pad(np.stack([row[1] for row in group]).astype(np.int64), ((0, 0), (1, 1))))
         speed = torch.tensor([self.random.uniform(0.8, 1.25) for _ in group])
-        plans = self.model.plan(ids.to(self.device), torch.stack([s for _, s in drawn]).to(self.device),
-                                speed.to(self.device), self.totals)  # fmt: skip
+        plans = self.model.plan(
+            ids.to(self.device),
+            torch.stack([s for _, s in drawn]).to(self.device),
+            speed.to(self.device),
+            self.totals,
+        )
         for plan, (text, _, _), (voice, _) in zip(plans, group, drawn, strict=True):
             self.waiting[plan.total].append(Job(plan, text, voice))
 
@@ -155,7 +161,7 @@ class Synthesiser:
 
     @torch.inference_mode()
     def speak(self, jobs: list[Job]) -> None:
-        """Synthesises one batch, resamples to 16 kHz, trims silence, scales to a peak of 0.9, keeps as int16."""
+        """One batch: synthesis, 16 kHz, silence trimmed, peak 0.9, int16 to the shards."""
         wave = self.model.speak([job.plan for job in jobs], noise=self.random.random() < 0.5)
         wave = to_16k(wave.float())
         peak = wave.abs().amax(1, keepdim=True)
@@ -176,13 +182,16 @@ class Synthesiser:
 
 
 def work(index: int, options: argparse.Namespace, hours: Any, deadline: float) -> None:
-    """One process: plans a chunk, speaks its full batches, until the deadline; a batch that fails is skipped."""
+    """One process: plans a chunk, speaks its full batches, until the deadline. Skips a batch that fails."""
     torch.set_num_threads(2)
     torch.backends.cudnn.benchmark = options.benchmark
     device = torch.device(options.device)
     if device.type == "cuda":
-        print(f"p{index} fused kernels differ by {kokoro_torch_fused.self_check(device):.4f}, "
-              f"in use: {kokoro_torch_fused.use_triton}", flush=True)  # fmt: skip
+        print(
+            f"p{index} fused kernels differ by {kokoro_torch_fused.self_check(device):.4f}, "
+            f"in use: {kokoro_torch_fused.use_triton}",
+            flush=True,
+        )
     rows = read_phonemes(options.phonemes)[index :: options.procs]
     random.Random(options.seed).shuffle(rows)
     rows = rows[: options.limit] if options.limit else rows
@@ -207,7 +216,10 @@ def work(index: int, options: argparse.Namespace, hours: Any, deadline: float) -
         if options.limit:
             break
     model.shards.close()
-    print(f"p{index} {hours[index]:.2f} h, {model.failed} utterances lost, {model.shards.written} shards", flush=True)
+    print(
+        f"p{index} {hours[index]:.2f} h, {model.failed} utterances lost, {model.shards.written} shards",
+        flush=True,
+    )
 
 
 def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -220,7 +232,9 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--procs", type=int, default=2)
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--batch-seconds", type=float, default=300.0, help="audio in one vocoder batch")
-    p.add_argument("--limit", type=int, default=0, help="only so many sentences a process, then stop (a trial)")
+    p.add_argument(
+        "--limit", type=int, default=0, help="only so many sentences a process, then stop (a trial)"
+    )
     p.add_argument("--full-precision", action="store_true")
     p.add_argument("--benchmark", action="store_true", help="let cuDNN time its algorithms for every shape")
     return p.parse_args(arguments)
@@ -239,7 +253,7 @@ def main() -> None:
     while any(process.is_alive() for process in running):
         for process in running:
             process.join(10 / len(running))
-        made, spent = sum(hours), time.time() - start
+        made, spent = sum(hours[:]), time.time() - start
         print(f"{spent:6.1f} s  {made:7.2f} h  {made * 3600 / spent:7.0f} x real time", flush=True)
     if any(process.exitcode for process in running):
         raise SystemExit(f"exit codes {[process.exitcode for process in running]}")

@@ -1,11 +1,10 @@
-"""Readers of freely licensed English text; fetch_tts.py says which packages ship it and under which licence."""
+"""Readers of freely licensed English text; fetch_tts.py names packages and licences."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import lzma
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,38 +31,37 @@ def chitchat(root: Path) -> Iterator[str]:
 
 
 def austen(root: Path) -> Iterator[str]:
-    """Six novels of Jane Austen (public domain), out of the R data files of janeaustenr."""
-    for path in sorted((root / "austen").glob("*.rda")):
-        data = path.read_bytes()
-        for opener in (lzma.decompress, gzip.decompress):
-            try:
-                data = opener(data)
-                break
-            except (lzma.LZMAError, gzip.BadGzipFile):
-                continue
-        lines = [m[1].decode("utf-8", "ignore") for m in _r_strings(data)]
-        for paragraph in "\n".join(lines).split("\n\n"):
-            if not paragraph.startswith("CHAPTER"):
-                yield from split_sentences(re.sub(r"(?<=\w)--", ", ", paragraph.replace("_", "")))
+    """Six novels of Jane Austen (public domain), out of the R data base of the package janeaustenr."""
+    lines = [text for chunk in _r_objects((root / "austen.rdb").read_bytes()) for text in _r_strings(chunk)]
+    for paragraph in "\n".join(lines).split("\n\n"):
+        if not paragraph.startswith(("CHAPTER", "VOLUME")):
+            yield from split_sentences(re.sub(r"--", ", ", paragraph.replace("_", "")))
 
 
-def _r_strings(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """CHARSXP records of an R serialisation stream (XDR): flags ending in type 9, length, bytes."""
+def _r_objects(data: bytes) -> Iterator[bytes]:
+    """Objects of an R lazy-load data base: a big-endian length, then a zlib stream, again and again."""
+    while len(data) > 4:
+        stream = zlib.decompressobj()
+        yield stream.decompress(data[4:])
+        data = stream.unused_data
+
+
+def _r_strings(data: bytes) -> Iterator[str]:
+    """CHARSXP records of an R serialisation stream (XDR): flags that end in type 9, length, bytes."""
     at = 0
     while (at := data.find(b"\x09", at)) != -1:
         at += 1
         size = int.from_bytes(data[at : at + 4], "big")
-        if data[at - 4] == 0 and size < 200 and at + 4 + size <= len(data):
-            text = data[at + 4 : at + 4 + size]
-            if all(c >= 32 for c in text):
-                yield at, text
-                at += 4 + size
+        text = data[at + 4 : at + 4 + size] if size < 200 else b""
+        if len(text) == size and data[at - 4] == 0 and all(c >= 32 for c in text):
+            yield text.decode("utf-8", "ignore")
+            at += 4 + size
 
 
 def fortunes(root: Path) -> Iterator[str]:
     """Debian's fortune collection; verse, quotations' sources and dialogue are left out."""
     for path in sorted((root / "fortunes").iterdir()):
-        if path.suffix or path.name in {"songs-poems", "ascii-art", "perl", "knghtbrd", "debian", "zippy", "limerick"}:
+        if path.suffix or path.name in _NOT_PROSE:
             continue
         for item in path.read_text("utf-8", "ignore").split("\n%\n"):
             body = re.split(r"\n\s*--", item)[0]
@@ -71,6 +69,7 @@ def fortunes(root: Path) -> Iterator[str]:
                 yield from split_sentences(body)
 
 
+_NOT_PROSE = {"songs-poems", "ascii-art", "perl", "knghtbrd", "debian", "zippy", "limerick"}
 READERS: dict[str, Callable[[Path], Iterator[str]]] = {
     "chitchat": chitchat,
     "wordnet": wordnet,

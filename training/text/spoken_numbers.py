@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-).split()
-_TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+_TEENS = "ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen"
+_ONES = ("zero|one|two|three|four|five|six|seven|eight|nine|" + _TEENS).split("|")
+_TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _IRREGULAR = {
-    "one": "first", "two": "second", "three": "third", "five": "fifth",
-    "eight": "eighth", "nine": "ninth", "twelve": "twelfth",
-}  # fmt: skip
+    "one": "first",
+    "two": "second",
+    "three": "third",
+    "five": "fifth",
+    "eight": "eighth",
+    "nine": "ninth",
+    "twelve": "twelfth",
+}
 
 
 def cardinal(n: int, *, joiner: str = " and ") -> str:
@@ -24,11 +27,12 @@ def cardinal(n: int, *, joiner: str = " and ") -> str:
     if n < 1000:
         rest = "" if n % 100 == 0 else joiner + cardinal(n % 100)
         return f"{_ONES[n // 100]} hundred{rest}"
-    for size, name in ((1_000_000, "million"), (1000, "thousand")):
+    scales: tuple[tuple[int, str], ...] = ((1_000_000, "million"), (1000, "thousand"))
+    for size, name in scales:
         if n >= size:
-            rest = n % size
-            link = joiner if 0 < rest < 100 else " "
-            tail = "" if rest == 0 else link + cardinal(rest, joiner=joiner)
+            over = n % size
+            link = joiner if 0 < over < 100 else " "
+            tail = "" if over == 0 else link + cardinal(over, joiner=joiner)
             return f"{cardinal(n // size, joiner=joiner)} {name}{tail}"
     raise ValueError(f"not a natural number: {n}")
 
@@ -73,6 +77,12 @@ def money(units: int, cents: int = 0, unit: str = "dollar") -> str:
     return text if cents == 0 else f"{text} and {cardinal(cents)} cent{'' if cents == 1 else 's'}"
 
 
+_NUMERAL = re.compile(
+    r"(?<![\d.,$:/-])\d{1,3}(?:,\d{3})+(?![\d,])"
+    r"|(?<![\w.,$:/-])\d{1,6}(?:\.\d{1,2})?(?![\w:/-])"
+)
+
+
 def _number(match: re.Match[str]) -> str:
     token = match.group(0)
     plain = token.replace(",", "")
@@ -86,10 +96,10 @@ def _number(match: re.Match[str]) -> str:
 def speak_numbers(text: str) -> str:
     """Replaces the numerals of a sentence ($5, 20%, 8:45, 3rd, 1,200, 2.5, 1999) by words; odd ones stay."""
     text = re.sub(r"\$(\d{1,6})\.(\d\d)\b", lambda m: money(int(m[1]), int(m[2])), text)
-    text = re.sub(r"\$(\d{1,3}(?:,\d{3})*|\d+)\b(?![.,]\d)",
-                  lambda m: money(int(m[1].replace(",", ""))), text)  # fmt: skip
+    text = re.sub(
+        r"\$(\d{1,3}(?:,\d{3})*|\d+)\b(?![.,]\d)", lambda m: money(int(m[1].replace(",", ""))), text
+    )
     text = re.sub(r"\b(1?\d):([0-5]\d)\b", lambda m: clock(int(m[1]), int(m[2])), text)
     text = re.sub(r"\b(\d{1,3})(?:st|nd|rd|th)\b", lambda m: ordinal(int(m[1])), text)
     text = re.sub(r"(\d)\s?%", r"\1 percent", text)
-    return re.sub(r"(?<![\d.,$:/-])\d{1,3}(?:,\d{3})+(?![\d,])|(?<![\w.,$:/-])\d{1,6}(?:\.\d{1,2})?(?![\w:/-])",
-                  _number, text)  # fmt: skip
+    return _NUMERAL.sub(_number, text)

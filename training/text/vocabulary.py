@@ -18,8 +18,16 @@ def pronounced(assets: Path) -> dict[str, bool]:
 
 def _stems(word: str) -> list[str]:
     found = []
-    for ending, puts in (("s", ("",)), ("es", ("", "e")), ("ed", ("", "e")), ("ing", ("", "e")), ("ies", ("y",)),
-                         ("ied", ("y",)), ("'s", ("",)), ("s'", ("s", ""))):  # fmt: skip
+    for ending, puts in (
+        ("s", ("",)),
+        ("es", ("", "e")),
+        ("ed", ("", "e")),
+        ("ing", ("", "e")),
+        ("ies", ("y",)),
+        ("ied", ("y",)),
+        ("'s", ("",)),
+        ("s'", ("s", "")),
+    ):
         if word.endswith(ending) and len(word) > len(ending) + 2:
             found += [word.removesuffix(ending) + put for put in puts]
             base = word.removesuffix(ending)
