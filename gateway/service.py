@@ -1,4 +1,4 @@
-"""What every protocol of the gateway answers with: the recognizer once the encoder is known, and the limits."""
+"""What every protocol of the gateway answers with: the recognizer, once the encoder is known, and limits."""
 
 from __future__ import annotations
 
