@@ -5,7 +5,7 @@
 
 Licences: Kokoro-82M weights and voices and hibari-tts Apache-2.0; chitchat-dataset MIT; chatterbot-corpus
 BSD-3-Clause; WordNet 3.0 its own permissive one; Jane Austen public domain; fortunes as Debian says.
-PAYLOAD/part1 and part2 hold half of the weights each; voices and phonemes go with the second.
+PAYLOAD/part1 and part2 hold half of the weights each; voices go with the first, phonemes with the second.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def pack(tts: Path, sentences: Path, out: Path) -> int:
         (out / part).mkdir(parents=True, exist_ok=True)
     pack_weights(tts / "kokoro.onnx", out / "part2")
     (out / "part2" / "weights-1.npz").replace(out / "part1" / "weights-1.npz")
-    pack_voices(tts / "voices", out / "part2" / "voices.npz")
+    pack_voices(tts / "voices", out / "part1" / "voices.npz")
     lines = sentences.read_text("utf-8").splitlines()
     return write_phonemes(out / "part2" / "phonemes.npz", phonemised(lines, tts))
 

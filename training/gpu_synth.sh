@@ -6,8 +6,9 @@ part1=$1 part2=$2 out=$3 minutes=$4
 seed=${5:-0}
 shift "$(($# < 5 ? $# : 5))"
 assets=$(mktemp -d)
-for file in "$part1"/weights-*.npz "$part2"/weights-*.npz "$part2"/voices.npz; do
+for file in "$part1"/weights-*.npz "$part2"/weights-*.npz "$part1"/voices.npz; do
     ln -s "$(realpath "$file")" "$assets/"
 done
+export PYTORCH_CUDA_ALLOC_CONF="${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}"
 exec python3 -u -m training.synthesize_gpu --assets "$assets" --phonemes "$part2/phonemes.npz" \
     --out "$out" --minutes "$minutes" --seed "$seed" "$@"
