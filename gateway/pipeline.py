@@ -78,7 +78,7 @@ class Recognizer:
 
         async def one(index: int, span: Span) -> tuple[Segment, SegmentResult]:
             async with gate:
-                return await self._transcribe(samples, span, options, f"{request_id}/{index}")
+                return await self.transcribe_span(samples, span, options, f"{request_id}/{index}")
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -87,30 +87,36 @@ class Recognizer:
             raise failures.exceptions[0] from failures
         return [task.result() for task in tasks]
 
-    async def _transcribe(
-        self, samples: Samples, span: Span, options: RecognizeOptions, request_id: str
+    async def transcribe_span(
+        self,
+        samples: Samples,
+        span: Span,
+        options: RecognizeOptions,
+        request_id: str,
+        previous_text: str = "",
     ) -> tuple[Segment, SegmentResult]:
+        """One segment of `samples`, with times from their start; its text continues `previous_text`."""
         duration = (span.end - span.start) / SAMPLE_RATE
         if duration > self.model.info.max_segment:
             limit = self.model.info.max_segment
             raise LimitExceeded(f"a segment of {duration:.1f} s exceeds the model's {limit:.0f} s; use vad")
         request = SegmentRequest(
             samples=samples[span.start : span.end],
-            prompt=self._prompt(options),
+            prompt=self._prompt(options, previous_text),
             max_tokens=options.max_new_tokens or output_budget(duration),
             request_id=request_id,
         )
         result = await self._send(request)
         if options.hotwords and self._is_silent(result):
             # Long hotword lists are read out in silence; without them the prompt asks for nothing.
-            plain = replace(request, prompt=self._prompt(replace(options, hotwords=())))
+            plain = replace(request, prompt=self._prompt(replace(options, hotwords=()), previous_text))
             result = await self._send(plain)
             request = plain
-        return self._segment(span, request, result, options), result
+        return self._segment(span, request, result, options, previous_text), result
 
-    def _prompt(self, options: RecognizeOptions) -> Prompt:
+    def _prompt(self, options: RecognizeOptions, previous_text: str) -> Prompt:
         return self.model.prompts.build(
-            PromptOptions(language=options.language, hotwords=options.hotwords, itn=options.itn)
+            PromptOptions(options.language, options.hotwords, options.itn, previous_text)
         )
 
     def _is_silent(self, result: SegmentResult) -> bool:
@@ -131,12 +137,17 @@ class Recognizer:
         return await self._encoder.transcribe(request, ctc=self.model.info.has_ctc)
 
     def _segment(
-        self, span: Span, request: SegmentRequest, result: SegmentResult, options: RecognizeOptions
+        self,
+        span: Span,
+        request: SegmentRequest,
+        result: SegmentResult,
+        options: RecognizeOptions,
+        previous_text: str,
     ) -> Segment:
         ctc_text = None
         if self.model.ctc_tokenizer is not None and result.posteriors is not None:
             ctc_text = greedy_text(result.posteriors, self.model.ctc_tokenizer)
-        text = clean_transcript(self.model.detokenizer.decode(result.token_ids))
+        text = clean_transcript(previous_text + self.model.detokenizer.decode(result.token_ids))
         segment = Segment(
             text=collapse_repetitions(text, ctc_text),
             start=span.start / SAMPLE_RATE,

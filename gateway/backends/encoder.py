@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import grpc
@@ -107,8 +107,41 @@ class EncoderBackend:
         finally:
             call.cancel()
 
+    async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None:
+        """CTC posteriors of float32 samples [n], no decoder involved. Raises the tier's own typed error."""
+        call = self._stub.Transcribe(_ctc_messages(samples, request_id), timeout=timeout)
+        posteriors = None
+        try:
+            async for response in call:
+                if response.HasField("compact_ctc"):
+                    posteriors = posteriors_of(response.compact_ctc)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()
+        return posteriors
+
     async def close(self) -> None:
         await self._channel.close()
+
+
+def _audio(samples: Samples) -> Iterator[pb.TranscribeRequest]:
+    data = np.ascontiguousarray(samples, "<f4").view(np.uint8).data
+    for offset in range(0, len(data), CHUNK_BYTES):
+        yield pb.TranscribeRequest(audio=bytes(data[offset : offset + CHUNK_BYTES]))
+
+
+async def _ctc_messages(samples: Samples, request_id: str) -> AsyncIterator[pb.TranscribeRequest]:
+    yield pb.TranscribeRequest(
+        config=pb.TranscribeConfig(
+            request_id=request_id,
+            audio=pb.AudioConfig(format=pb.SAMPLE_FORMAT_F32LE, num_samples=len(samples)),
+            ctc=pb.CTC_MODE_COMPACT,
+            ctc_only=True,
+        )
+    )
+    for message in _audio(samples):
+        yield message
 
 
 async def _messages(request: SegmentRequest, ctc: bool) -> AsyncIterator[pb.TranscribeRequest]:
@@ -122,9 +155,8 @@ async def _messages(request: SegmentRequest, ctc: bool) -> AsyncIterator[pb.Tran
             sampling=decoder_pb2.SamplingParams(max_tokens=request.max_tokens),
         )
     )
-    data = np.ascontiguousarray(request.samples, "<f4").view(np.uint8).data
-    for offset in range(0, len(data), CHUNK_BYTES):
-        yield pb.TranscribeRequest(audio=bytes(data[offset : offset + CHUNK_BYTES]))
+    for message in _audio(request.samples):
+        yield message
 
 
 async def _collect(responses: AsyncIterable[pb.TranscribeResponse]) -> SegmentResult:
