@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from gateway.backends.encoder import EncoderBackend, Samples, SegmentRequest, SegmentResult
 from gateway.model import ServedModel
@@ -46,12 +47,23 @@ class Recognizer:
         self._preparer = preparer
         self._limits = limits or PipelineLimits()
 
-    async def recognize(self, audio: bytes, options: RecognizeOptions) -> Transcript:
-        """The transcript of one recording in its container. Raises typed errors of every tier."""
+    async def recognize(
+        self,
+        audio: bytes | Path,
+        options: RecognizeOptions,
+        on_segment: Callable[[Segment], None] | None = None,
+    ) -> Transcript:
+        """The transcript of one recording in its container. Raises typed errors of every tier.
+
+        `on_segment` gets every segment as soon as it and all before it are transcribed; what is found out
+        about the whole recording (speakers) may still be missing in it.
+        """
         started = time.perf_counter()
         request_id = options.request_id or uuid.uuid4().hex[:16]
         prepared = await self._preparer.prepare(audio, options, self.model.info.max_segment)
-        results = await self._transcribe_all(prepared.samples, prepared.spans, options, request_id)
+        results = await self._transcribe_all(
+            prepared.samples, prepared.spans, options, request_id, on_segment
+        )
         segments = [segment for segment, _ in results if segment.text or options.details]
         timing = Timing(
             total=time.perf_counter() - started,
@@ -72,7 +84,12 @@ class Recognizer:
         )
 
     async def _transcribe_all(
-        self, samples: Samples, spans: Sequence[Span], options: RecognizeOptions, request_id: str
+        self,
+        samples: Samples,
+        spans: Sequence[Span],
+        options: RecognizeOptions,
+        request_id: str,
+        on_segment: Callable[[Segment], None] | None,
     ) -> list[tuple[Segment, SegmentResult]]:
         gate = asyncio.Semaphore(self._limits.max_parallel_segments)
 
@@ -83,6 +100,10 @@ class Recognizer:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(i, span)) for i, span in enumerate(spans)]
+                for task in tasks:
+                    segment, _ = await task
+                    if on_segment is not None and segment.text:
+                        on_segment(segment)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         return [task.result() for task in tasks]

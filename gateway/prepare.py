@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.audio.pool import AudioPool
 from gateway.audio.types import SAMPLE_RATE, DecodeLimits
@@ -44,8 +45,11 @@ class Preparer:
         self._pool = pool
         self._vad = vad
 
-    async def prepare(self, audio: bytes, options: RecognizeOptions, max_segment: float) -> Prepared:
-        """Raises InvalidAudio, LimitExceeded, Overloaded. `max_segment` is the model's limit in seconds."""
+    async def prepare(self, audio: bytes | Path, options: RecognizeOptions, max_segment: float) -> Prepared:
+        """Raises InvalidAudio, LimitExceeded, Overloaded. `max_segment` is the model's limit in seconds.
+
+        `audio` is a recording's bytes or its file.
+        """
         started = time.perf_counter()
         decoded = await self._pool.decode(audio)
         samples = decoded.channel()
