@@ -15,6 +15,7 @@ from gateway.prepare import Preparer, Span
 from gateway.text.budget import output_budget
 from gateway.text.clean import clean_transcript
 from gateway.text.ctc_text import greedy_text, has_speech
+from gateway.text.posteriors import CtcPosteriors
 from gateway.text.prompt import Prompt, PromptOptions
 from gateway.text.repetition import collapse_repetitions
 from gateway.text.script import join_texts
@@ -82,6 +83,10 @@ class Recognizer:
             timing=timing,
             request_id=request_id,
         )
+
+    async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None:
+        """What the CTC branch alone hears in float32 samples [n]; no language model involved."""
+        return await self._encoder.ctc(samples, request_id, timeout)
 
     async def _transcribe_all(
         self,

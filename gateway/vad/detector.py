@@ -114,6 +114,14 @@ class EndpointDetector:
         events, self._events = self._events, []
         return events
 
+    def end_now(self, time_ms: int) -> None:
+        """The client ends the segment at `time_ms`, at or after the last frame; the next starts no earlier.
+
+        No event is reported: the client knows.
+        """
+        self._end(max(self._next_frame, -(-time_ms // FRAME_MS)) - 1)
+        self._events.clear()
+
     def _step(self, is_speech: bool, is_last: bool) -> None:
         frame = self._next_frame
         self._next_frame += 1

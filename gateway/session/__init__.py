@@ -1,0 +1,1 @@
+"""Live recognition: one engine for every protocol, described in docs/streaming.md."""

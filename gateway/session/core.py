@@ -1,0 +1,383 @@
+"""The state machine of a live session (docs/streaming.md): no transport, no tasks, no clock of its own.
+
+Inputs are method calls; what they bring about is collected in `effects`, which the caller carries out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.session.config import SessionLimits, SessionOptions
+from gateway.session.endpoints import CLIENT_LEAD, LOOK_BACK, Endpoints
+from gateway.session.events import (
+    Cursors,
+    Ended,
+    EndReason,
+    Event,
+    Failed,
+    Final,
+    SpeechBegan,
+    SpeechEnded,
+    Update,
+)
+from gateway.session.jobs import Abilities, Answer, CtcHeard, Decoded, DecodeJob, Effects, JobKind, Lane
+from gateway.session.pace import Pace, ctc_due, llm_due
+from gateway.session.ring import AudioRing, Pcm
+from gateway.session.utterance import SAMPLE_RATE, Speculation, Utterance
+from gateway.vad.detector import Boundary
+from gateway.vad.fsmn import FrameScores
+from tandem.errors import Overloaded, TandemError
+from tandem.results import Segment
+
+# What a client-ended utterance without any detected speech may hold.
+_UNHEARD = 5 * SAMPLE_RATE
+_MIN_COMMIT = SAMPLE_RATE // 10
+
+
+class SessionCore:
+    """One live session. `clock` is monotonic seconds; `spare` says whether the deployment has room for
+    language-model partials just now."""
+
+    def __init__(
+        self,
+        options: SessionOptions,
+        abilities: Abilities,
+        clock: Callable[[], float],
+        limits: SessionLimits | None = None,
+        spare: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.options = options
+        self.effects = Effects()
+        self.ended = False
+        self._abilities = abilities
+        self._clock = clock
+        self._limits = limits or SessionLimits()
+        self._spare = spare
+        self._endpoints = Endpoints(options, abilities.max_segment)
+        self._ring = AudioRing()
+        self._running: Utterance | None = None
+        self._closed: deque[Utterance] = deque()
+        self._lanes: dict[Lane, DecodeJob] = {}
+        self._pace = {lane: Pace(options.partials.load_factor) for lane in Lane}
+        self._next_index = 0
+        self._next_job = 0
+        self._free_from = 0
+        self._decoded = 0
+        self._final = 0
+        self._began = self._heard_at = clock()
+        self._reason: EndReason | None = None
+
+    # Inputs
+
+    def hear(self, block: Pcm, scores: FrameScores, *, last: bool = False) -> None:
+        """Adds int16 samples [n]; `scores` are those of all frames that have become known."""
+        self._ring.append(block)
+        self._heard_at = self._clock()
+        for event in self._endpoints.push(scores, last=last):
+            if event is None:
+                self._watch_pause()
+            elif event[0] is Boundary.START:
+                self._begin(event[1])
+            else:
+                self._end(event[1])
+        self._forget()
+        self._schedule()
+
+    def finalize(self) -> bool:
+        """The client ends the utterance. False when there was nothing to end."""
+        self._heard_at = self._clock()
+        now = self._ring.end
+        if self._running is None:
+            start = max(self._free_from, self._ring.start, now - _UNHEARD)
+            if not self.options.client_endpoint or now - start < _MIN_COMMIT:
+                return False
+            self._begin(start)
+        self._endpoints.end_now(now)
+        self._end(now)
+        self._schedule()
+        return True
+
+    def clear(self) -> None:
+        """Running speech is forgotten: it gets no final."""
+        self._heard_at = self._clock()
+        self._endpoints.end_now(self._ring.end)
+        self._free_from = self._ring.end
+        running, self._running = self._running, None
+        if running is not None:
+            self._cancel_running(running)
+        self._forget()
+        self._schedule()
+
+    def update(self, language: str | None, hotwords: tuple[str, ...]) -> None:
+        """Holds for every decode that starts from now on, the final of running speech included."""
+        self._heard_at = self._clock()
+        changed = replace(self.options.recognize, language=language, hotwords=hotwords)
+        self.options = replace(self.options, recognize=changed)
+        if self._running is not None and self._running.speculation is not None:
+            self._drop_speculation(self._running)
+        self._schedule()
+
+    def stop(self, reason: EndReason = EndReason.CLIENT) -> None:
+        """No more audio follows (push the last scores first); the session ends after its last final."""
+        if self._reason is None:
+            self._reason = reason
+            if self._running is not None:
+                self._end(self._ring.end)
+            self._schedule()
+            self._finish()
+
+    def tick(self) -> EndReason | None:
+        """Timers. Returns the reason for which the caller should end the session now."""
+        now = self._clock()
+        if self._reason is not None:
+            return None
+        if now - self._began >= self._limits.max_duration:
+            return EndReason.MAX_DURATION
+        if now - self._heard_at >= self._limits.idle:
+            return EndReason.IDLE
+        if now - self._heard_at >= self._limits.stall and self._running and not self.options.client_endpoint:
+            heard_at = self._heard_at
+            self.finalize()
+            self._heard_at = heard_at
+        return None
+
+    def touch(self) -> None:
+        """The client is back after a lost connection: the time away was not idleness."""
+        self._heard_at = self._clock()
+
+    def done(self, job: DecodeJob, answer: Answer) -> None:
+        """A decode ended; answers to cancelled ones are ignored."""
+        if self._lanes.get(job.kind.lane) is not job:
+            return
+        del self._lanes[job.kind.lane]
+        self._pace[job.kind.lane].done(self._clock())
+        self._decoded = max(self._decoded, job.end)
+        if isinstance(answer, CtcHeard):
+            self._ctc_done(job, answer)
+        elif job.kind is JobKind.PARTIAL:
+            self._partial_done(job, answer.segment.text)
+        else:
+            self._final_done(job, answer)
+        self._schedule()
+        self._finish()
+
+    def failed(self, job: DecodeJob, error: TandemError) -> None:
+        """A decode failed for good. A partial is skipped; a session without a final cannot go on."""
+        if self._lanes.get(job.kind.lane) is not job:
+            return
+        del self._lanes[job.kind.lane]
+        running = self._running
+        if job.kind is JobKind.FINAL and not (running is not None and running.index == job.index):
+            self._emit(Failed(error))
+            self.ended = True
+            return
+        retry_after = error.retry_after if isinstance(error, Overloaded) else None
+        self._pace[job.kind.lane].refused(self._clock(), retry_after or 0.5)
+        if running is not None and running.speculation is not None:
+            # Not again in this pause; at the endpoint the final is asked for in earnest.
+            running.speculation = replace(running.speculation, job=0)
+        self._schedule()
+
+    # What the caller asks
+
+    @property
+    def cursors(self) -> Cursors:
+        return Cursors(*(at / SAMPLE_RATE for at in (self._ring.end, self._decoded, self._final)))
+
+    @property
+    def backlog(self) -> float:
+        """Seconds of ended speech that waits for its final."""
+        return sum(len(u.samples) for u in self._closed if u.samples is not None) / SAMPLE_RATE
+
+    @property
+    def speaking_since(self) -> float | None:
+        """Where running speech began; None outside speech."""
+        return None if self._running is None else self._running.start / SAMPLE_RATE
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the audio held."""
+        waiting = sum(u.samples.nbytes for u in self._closed if u.samples is not None)
+        return self._ring.nbytes + waiting
+
+    def take(self) -> Effects:
+        """The effects since the last call."""
+        effects, self.effects = self.effects, Effects()
+        return effects
+
+    # Speech
+
+    def _begin(self, start: int) -> None:
+        if self.options.client_endpoint:
+            # The client's audio since its last command belongs to the utterance, within reason.
+            start -= CLIENT_LEAD
+        start = max(start, self._free_from, self._ring.start)
+        self._running = Utterance.begin(self._next_index, start, self.options.partials)
+        self._next_index += 1
+        self._emit(SpeechBegan(self._running.index, start / SAMPLE_RATE))
+
+    def _end(self, end: int) -> None:
+        utterance, self._running = self._running, None
+        if utterance is None:
+            return
+        utterance.end = end = min(max(end, utterance.start), self._ring.end)
+        utterance.samples = self._ring.read(utterance.start, end)
+        utterance.options = self.options.recognize
+        self._free_from = end
+        self._closed.append(utterance)
+        self._emit(SpeechEnded(utterance.index, end / SAMPLE_RATE))
+        speculation = utterance.speculation
+        if speculation is not None and speculation.pause > end:
+            # The client ended the utterance earlier than the decode assumed.
+            self._drop_speculation(utterance)
+        elif speculation is not None and speculation.answer is not None:
+            utterance.answer = speculation.answer
+        self._cancel(Lane.CTC, utterance.index)
+        self._deliver()
+
+    def _watch_pause(self) -> None:
+        running = self._running
+        if running is None or running.speculation is None:
+            return
+        if self._endpoints.pause_at != running.speculation.pause:
+            self._drop_speculation(running)
+
+    def _drop_speculation(self, utterance: Utterance) -> None:
+        job = self._lanes.get(Lane.LLM)
+        if utterance.speculation is not None and job is not None and job.id == utterance.speculation.job:
+            self._cancel(Lane.LLM, utterance.index)
+        utterance.speculation = None
+
+    def _cancel_running(self, utterance: Utterance) -> None:
+        for lane in Lane:
+            self._cancel(lane, utterance.index)
+
+    def _cancel(self, lane: Lane, index: int) -> None:
+        job = self._lanes.get(lane)
+        if job is not None and job.index == index:
+            del self._lanes[lane]
+            self.effects.cancels.append(job.id)
+
+    def _forget(self) -> None:
+        if self._running is not None:
+            self._ring.drop_before(self._running.start)
+            return
+        lead = _UNHEARD if self.options.client_endpoint else 0
+        self._ring.drop_before(max(self._free_from, self._ring.end - LOOK_BACK - lead))
+
+    # Decodes
+
+    def _schedule(self) -> None:
+        if self.ended:
+            return
+        self._schedule_final()
+        running, now, policy = self._running, self._ring.end, self.options.partials
+        if running is None or not policy.enabled:
+            return
+        pause = self._endpoints.pause
+        if self._free(Lane.LLM) and llm_due(running, policy, now, pause, self._abilities) and self._spare():
+            running.llm_end = now
+            self._start(JobKind.PARTIAL, running, now, running.rollback.previous_text())
+        if self._abilities.ctc and self._free(Lane.CTC) and ctc_due(running, policy, now, pause):
+            running.ctc_end = now
+            self._start(JobKind.CTC, running, now)
+
+    def _free(self, lane: Lane) -> bool:
+        return lane not in self._lanes and self._pace[lane].ready(self._clock())
+
+    def _schedule_final(self) -> None:
+        """Finals of ended speech in order, then the speculative one of a pause; both displace a partial."""
+        busy = self._lanes.get(Lane.LLM)
+        waiting = next((u for u in self._closed if u.answer is None), None)
+        if waiting is not None:
+            if busy is not None and busy.kind is JobKind.FINAL and busy.index == waiting.index:
+                return
+            if busy is not None:
+                self._cancel(Lane.LLM, busy.index)
+            assert waiting.end is not None
+            self._start(JobKind.FINAL, waiting, waiting.end, waiting.rollback.fixed)
+            return
+        running, pause_at = self._running, self._endpoints.pause_at
+        if running is None or pause_at is None or running.speculation is not None:
+            return
+        settled = self._endpoints.pause >= self.options.partials.speculate_after
+        if not settled or not running.start < pause_at <= self._ring.end:
+            return
+        if busy is not None:
+            self._cancel(Lane.LLM, busy.index)
+        job = self._start(JobKind.FINAL, running, pause_at, running.rollback.fixed)
+        running.speculation = Speculation(job.id, pause_at, job.options)
+
+    def _start(self, kind: JobKind, utterance: Utterance, end: int, previous_text: str = "") -> DecodeJob:
+        start = utterance.start
+        if kind is JobKind.CTC and self.options.partials.window > 0:
+            start = max(start, end - int(self.options.partials.window * SAMPLE_RATE))
+        samples = utterance.samples
+        if samples is None:
+            samples = self._ring.read(start, end)
+        options = utterance.options or self.options.recognize
+        self._next_job += 1
+        job = DecodeJob(self._next_job, kind, utterance.index, start, end, samples, options, previous_text)
+        self._lanes[kind.lane] = job
+        self._pace[kind.lane].start(self._clock())
+        self.effects.starts.append(job)
+        return job
+
+    # Answers
+
+    def _ctc_done(self, job: DecodeJob, answer: CtcHeard) -> None:
+        running = self._running
+        if running is not None and running.index == job.index:
+            running.timeline.merge(answer.pieces, job.start)
+            self._show(running)
+
+    def _partial_done(self, job: DecodeJob, text: str) -> None:
+        running = self._running
+        if running is not None and running.index == job.index:
+            running.rollback.observe(text, job.end)
+            self._show(running)
+
+    def _final_done(self, job: DecodeJob, answer: Decoded) -> None:
+        running = self._running
+        if running is not None and running.index == job.index:
+            if running.speculation is not None:
+                running.speculation = replace(running.speculation, answer=answer.segment)
+            running.rollback.observe(answer.segment.text, job.end)
+            self._show(running)
+            return
+        for utterance in self._closed:
+            if utterance.index == job.index:
+                utterance.answer = answer.segment
+        self._deliver()
+
+    def _show(self, utterance: Utterance) -> None:
+        partial = utterance.show(self._ring.end) if self.options.partials.enabled else None
+        if partial is not None:
+            self._emit(partial)
+
+    def _deliver(self) -> None:
+        """Finals whose answer is there, oldest first; a later one waits for those before it."""
+        while self._closed and self._closed[0].answer is not None:
+            utterance = self._closed.popleft()
+            assert utterance.end is not None and utterance.answer is not None
+            self._final = utterance.end
+            self._emit(Final(utterance.index, _placed(utterance, utterance.answer)))
+
+    def _finish(self) -> None:
+        if self._reason is not None and not self._closed and not self.ended:
+            self.ended = True
+            self._emit(Ended(self._reason, self._ring.end / SAMPLE_RATE))
+
+    def _emit(self, event: Event) -> None:
+        self.effects.updates.append(Update(event, self.cursors))
+
+
+def _placed(utterance: Utterance, answer: Segment) -> Segment:
+    """The final segment: the utterance's own times, and text that begins as promised."""
+    assert utterance.end is not None
+    text, fixed = answer.text, utterance.rollback.fixed
+    if not text.startswith(fixed):
+        text = fixed
+    return replace(answer, text=text, start=utterance.start / SAMPLE_RATE, end=utterance.end / SAMPLE_RATE)

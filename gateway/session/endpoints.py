@@ -1,0 +1,65 @@
+"""Endpoints of one session: the voice activity detector, by the schedule or by the client's command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.session.config import SessionOptions
+from gateway.vad.detector import Boundary, EndpointDetector
+from gateway.vad.fbank import FRAME_SHIFT
+from gateway.vad.fsmn import FrameScores
+from gateway.vad.schedule import STREAMING_SCHEDULE
+from gateway.vad.segmenter import VadOptions
+
+_STEP_FRAMES = 6
+_SAMPLES_PER_MS = 16
+# A pause no session outlives: with the client's endpoints only the longest length cuts.
+_NEVER_MS = 1e9
+
+# How much audio before "now" a begin of speech may still reach back to.
+LOOK_BACK = 50 * FRAME_SHIFT + _STEP_FRAMES * FRAME_SHIFT
+# Audio before detected speech that belongs to an utterance whose ends the client sets.
+CLIENT_LEAD = 16_000
+
+
+def _options(options: SessionOptions, max_segment: float) -> VadOptions:
+    asked = options.recognize
+    longest = min(max_segment, asked.max_segment or max_segment)
+    schedule = [(step.max_speech * 1000, step.silence * 1000) for step in asked.silence_schedule]
+    if options.client_endpoint:
+        return VadOptions(False, None, _NEVER_MS, int(longest * 1000) - CLIENT_LEAD // _SAMPLES_PER_MS)
+    return VadOptions(
+        asked.dynamic_silence, schedule or None, asked.fixed_silence * 1000, int(longest * 1000)
+    )
+
+
+class Endpoints:
+    """Begins and ends of speech in samples, and the pause that running speech may be in."""
+
+    def __init__(self, options: SessionOptions, max_segment: float) -> None:
+        self._detector = EndpointDetector(_options(options, max_segment).detector(STREAMING_SCHEDULE))
+
+    def push(self, scores: FrameScores, *, last: bool = False) -> Iterator[tuple[Boundary, int] | None]:
+        """Events (boundary, sample) in steps of 60 ms; None after each step, when the pause may be asked."""
+        for first in range(0, max(1, len(scores)), _STEP_FRAMES):
+            part = slice(first, first + _STEP_FRAMES)
+            final = last and first + _STEP_FRAMES >= len(scores)
+            step = FrameScores(scores.silence[part], scores.loudness[part])
+            for event in self._detector.push(step, last=final):
+                yield event.boundary, event.time_ms * _SAMPLES_PER_MS
+            yield None
+
+    @property
+    def pause(self) -> float:
+        """Seconds the pause in running speech has lasted; 0 while there is speech."""
+        return self._detector.pause_ms / 1000
+
+    @property
+    def pause_at(self) -> int | None:
+        """Where running speech would end, in samples, if its pause went on."""
+        end = self._detector.likely_end_ms
+        return None if end is None else end * _SAMPLES_PER_MS
+
+    def end_now(self, sample: int) -> None:
+        """Running speech ends at `sample` because the client says so."""
+        self._detector.end_now(-(-sample // _SAMPLES_PER_MS))

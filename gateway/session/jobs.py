@@ -1,0 +1,81 @@
+"""What a session asks of the recognizer and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from gateway.session.events import Update
+from gateway.session.ring import Samples
+from gateway.session.timeline import CtcPiece
+from tandem.results import RecognizeOptions, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What the served model can do: a CTC branch, and the longest segment in seconds."""
+
+    ctc: bool
+    max_segment: float
+
+
+class Lane(Enum):
+    """A session has at most one outstanding job in each lane; nothing queues behind it."""
+
+    CTC = "ctc"
+    LLM = "llm"
+
+
+class JobKind(Enum):
+    """CTC: best path of running speech. PARTIAL: language model on running speech. FINAL: whole utterance."""
+
+    CTC = "ctc"
+    PARTIAL = "partial"
+    FINAL = "final"
+
+    @property
+    def lane(self) -> Lane:
+        return Lane.CTC if self is JobKind.CTC else Lane.LLM
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodeJob:
+    """Audio [start, end) of the stream, in samples, of utterance `index`.
+
+    The answer continues `previous_text`, which is part of it.
+    """
+
+    id: int
+    kind: JobKind
+    index: int
+    start: int
+    end: int
+    samples: Samples
+    options: RecognizeOptions
+    previous_text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CtcHeard:
+    """Answer to a CTC job."""
+
+    pieces: tuple[CtcPiece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Answer to a PARTIAL or FINAL job; times of the segment count from the start of the stream."""
+
+    segment: Segment
+
+
+Answer = CtcHeard | Decoded
+
+
+@dataclass(slots=True)
+class Effects:
+    """What the caller has to do: tell the client, start decodes, cancel decodes by id."""
+
+    updates: list[Update] = field(default_factory=list)
+    starts: list[DecodeJob] = field(default_factory=list)
+    cancels: list[int] = field(default_factory=list)

@@ -1,0 +1,70 @@
+"""One stretch of speech from its begin to its final: audio span, hypotheses, speculative decode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gateway.session.config import PartialPolicy
+from gateway.session.events import Partial
+from gateway.session.ring import Samples
+from gateway.session.rollback import Rollback, common_length
+from gateway.session.timeline import CtcTimeline
+from gateway.text.script import join_texts
+from gateway.vad.fbank import FRAME_SHIFT
+from tandem.results import RecognizeOptions, Segment
+
+SAMPLE_RATE = 16_000
+# A word that straddles the end of a decode is in its text already.
+_STRADDLE = 8 * FRAME_SHIFT
+
+
+@dataclass(frozen=True, slots=True)
+class Speculation:
+    """A final decode begun in the pause that starts at `pause`; `answer` is None until it is there."""
+
+    job: int
+    pause: int
+    options: RecognizeOptions
+    answer: Segment | None = None
+
+
+@dataclass(slots=True)
+class Utterance:
+    """Speech [start, end) in samples; `end` and `samples` are set at the endpoint, `answer` at the final."""
+
+    index: int
+    start: int
+    rollback: Rollback
+    timeline: CtcTimeline
+    end: int | None = None
+    samples: Samples | None = None
+    options: RecognizeOptions | None = None
+    answer: Segment | None = None
+    speculation: Speculation | None = None
+    ctc_end: int = 0
+    llm_end: int = 0
+    shown: str = ""
+    _fixed_shown: str = field(default="")
+
+    @classmethod
+    def begin(cls, index: int, start: int, policy: PartialPolicy) -> Utterance:
+        rollback = Rollback(policy.rollback_chars, policy.stage1_decodes)
+        return cls(index, start, rollback, CtcTimeline(start), ctc_end=start, llm_end=start)
+
+    def running_text(self) -> str:
+        """What has been heard so far: the last hypothesis, and after it what only CTC has heard yet."""
+        if not self.rollback.hypothesis:
+            return self.timeline.text()
+        tail = self.timeline.tail(self.rollback.covered + _STRADDLE)
+        return join_texts([self.rollback.hypothesis, tail])
+
+    def show(self, now: int) -> Partial | None:
+        """A partial of speech up to sample `now`; None when nothing changed since the last one."""
+        text, fixed = self.running_text(), self.rollback.fixed
+        if (text, fixed) == (self.shown, self._fixed_shown):
+            return None
+        kept = common_length(text, self.shown)
+        stability = max(kept, len(fixed)) / len(text) if text else 0.0
+        self.shown, self._fixed_shown = text, fixed
+        start, end = self.start / SAMPLE_RATE, now / SAMPLE_RATE
+        return Partial(self.index, start, end, fixed, text[len(fixed) :], round(stability, 3))
