@@ -8,6 +8,8 @@ import logging
 import sys
 
 from gateway.api.grpc import SERVICE, AsrServicer
+from gateway.api.http import make_app
+from gateway.api.http_server import HttpServerConfig, http_server
 from gateway.backends.encoder import EncoderBackend
 from gateway.config import GatewayConfig, parse
 from gateway.model import fetch_model
@@ -32,6 +34,7 @@ async def serve(config: GatewayConfig) -> None:
     )
     asr_pb2_grpc.add_AsrServiceServicer_to_server(AsrServicer(service), server.server)
     resources = contextlib.AsyncExitStack()
+    listening = contextlib.AsyncExitStack()
 
     async def start() -> None:
         encoder = EncoderBackend(config.encoder)
@@ -39,7 +42,14 @@ async def serve(config: GatewayConfig) -> None:
         preparer = await resources.enter_async_context(make_preparer(config))
         service.recognizer = Recognizer(await fetch_model(encoder), encoder, preparer)
 
-    await run(server, start, resources.aclose)
+    async with listening:
+        if config.http_port:
+            app = make_app(service, cors_origins=config.cors_origin, is_draining=lambda: server.is_stopping)
+            http = HttpServerConfig(
+                config.http_host, config.http_port, config.drain_seconds, config.max_audio_bytes
+            )
+            server.beside.append((await listening.enter_async_context(http_server(app, http))).stop)
+        await run(server, start, resources.aclose)
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ class GatewayConfig:
 
     listen: str = "0.0.0.0:50051"
     encoder: str = "127.0.0.1:50052"
+    http_host: str = "0.0.0.0"
+    http_port: int = 8899
+    cors_origin: tuple[str, ...] = ()
     vad_model: Path = DEFAULT_VAD
     max_audio_bytes: int = 512 * 1024 * 1024
     max_audio_duration: float = 4 * 3600.0
@@ -26,11 +30,34 @@ class GatewayConfig:
     log_level: str = "INFO"
 
 
+class _AddOrigins(argparse.Action):
+    """A repeatable flag; given once, it replaces what the environment says."""
+
+    def __call__(
+        self, parser: object, namespace: argparse.Namespace, values: object, option: object = None
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        assert isinstance(values, tuple)
+        setattr(namespace, self.dest, (*(before if isinstance(before, tuple) else ()), *values))
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    return tuple(origin.strip().rstrip("/") for origin in text.split(",") if origin.strip())
+
+
 def parse(arguments: Sequence[str] | None = None) -> GatewayConfig:
     """The configuration from the command line and the environment."""
     flags = FlagParser("gateway", "Client-facing gateway of Tandem.", "TANDEM_GATEWAY", GatewayConfig())
     flags.add("listen", str, "host:port or unix:path")
     flags.add("encoder", str, "gRPC target of the encoder tier")
+    flags.add("http-host", str, "address of HTTP and WebSocket")
+    flags.add("http-port", int, "port of HTTP and WebSocket; 0 turns them off")
+    flags.add(
+        "cors-origin",
+        _origins,
+        'origin of pages that may call the HTTP routes, "*" for all; repeatable',
+        action=_AddOrigins,
+    )
     flags.add("vad-model", Path, "directory of FSMN-VAD: model.onnx and am.mvn")
     flags.add("max-audio-bytes", int, "largest recording accepted")
     flags.add("max-audio-duration", float, "longest recording accepted, seconds")

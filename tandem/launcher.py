@@ -56,6 +56,9 @@ class StackConfig:
     encoder_args: Sequence[str] = ()
     decoder_args: Sequence[str] = ()
     gateway_args: Sequence[str] = ()
+    http_port: int = 0
+    """Of the gateway's HTTP and WebSocket, on `http_host`; 0 turns them off."""
+    http_host: str = "127.0.0.1"
     log_dir: Path | None = None
     """Where each tier's log goes; None inherits this process's standard error."""
     start_timeout: float = 300.0
@@ -177,7 +180,8 @@ class Stack:
         model = ["--model", config.model, "--hub", config.hub]
         decoder = [*model, "--listen", at.decoder, "--engine", config.engine, *config.decoder_args]
         encoder = [*model, "--listen", at.encoder, "--decoder", at.decoder, *config.encoder_args]
-        gateway = ["--listen", at.gateway, "--encoder", at.encoder, *config.gateway_args]
+        http = ["--http-host", config.http_host, "--http-port", str(config.http_port)]
+        gateway = ["--listen", at.gateway, "--encoder", at.encoder, *http, *config.gateway_args]
         yield "decoder", "decoder_service", decoder, at.decoder
         yield "encoder", "encoder_service", encoder, at.encoder
         yield "gateway", "gateway", gateway, at.gateway

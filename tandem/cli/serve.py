@@ -16,6 +16,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ports = parser.add_argument_group("addresses")
     ports.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all")
     ports.add_argument("--port", type=int, default=50051, help="gateway gRPC")
+    ports.add_argument("--http-port", type=int, default=8899, help="gateway HTTP and WebSocket; 0 for none")
+    ports.add_argument(
+        "--cors-origin", action="append", default=[], help='origin of pages that may call HTTP, "*" for all'
+    )
     ports.add_argument("--encoder-port", type=int, default=50052)
     ports.add_argument("--decoder-port", type=int, default=50053)
     parser.set_defaults(run=run)
@@ -30,10 +34,14 @@ def run(options: argparse.Namespace) -> int:
         addresses=Addresses.tcp(options.host, options.port, options.encoder_port, options.decoder_port),
         encoder_args=encoder_flags(options),
         decoder_args=decoder_flags(options),
+        gateway_args=[flag for origin in options.cors_origin for flag in ("--cors-origin", origin)],
+        http_host=options.host,
+        http_port=options.http_port,
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with Stack(config, on_progress=lambda line: print(line, file=sys.stderr)) as stack:
-        print(f"tandem is ready: gRPC on {stack.address}", file=sys.stderr, flush=True)
+        http = f", HTTP on http://{options.host}:{options.http_port}" if options.http_port else ""
+        print(f"tandem is ready: gRPC on {stack.address}{http}", file=sys.stderr, flush=True)
         try:
             stack.wait()
         except KeyboardInterrupt:

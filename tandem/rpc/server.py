@@ -48,6 +48,8 @@ class TierServer:
     services: Sequence[str]
     server: grpc.aio.Server = field(init=False)
     port: int = field(init=False, default=0)
+    beside: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """What else drains when this server does, at the same time: each ends one other listener."""
     _health: health.aio.HealthServicer = field(init=False)
     _stop: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
@@ -84,6 +86,11 @@ class TierServer:
     async def not_ready(self) -> None:
         await self._set_ready(False)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the drain has begun."""
+        return self._stop.is_set()
+
     def request_stop(self) -> None:
         """Begin the drain, as SIGTERM does."""
         self._stop.set()
@@ -100,7 +107,7 @@ class TierServer:
         """Readiness off, wait the lame-duck time, refuse new calls, let running ones finish."""
         await self._set_ready(False)
         await asyncio.sleep(self.config.lameduck_seconds)
-        await self.server.stop(self.config.drain_seconds)
+        await asyncio.gather(self.server.stop(self.config.drain_seconds), *(stop() for stop in self.beside))
         if self.config.listen.startswith("unix:"):
             Path(self.config.listen.removeprefix("unix:")).unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,12 +29,30 @@ def encoder(model: Path = NANO, arguments: Sequence[str] = ()) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def stack(model: Path, engine: str, decoder_args: Sequence[str] = ()) -> Iterator[Stack]:
-    """The three tiers on Unix sockets."""
+def stack(
+    model: Path,
+    engine: str,
+    decoder_args: Sequence[str] = (),
+    gateway_args: Sequence[str] = (),
+    http_port: int = 0,
+) -> Iterator[Stack]:
+    """The three tiers on Unix sockets; HTTP on a port of 127.0.0.1 where one is given."""
     with tempfile.TemporaryDirectory(prefix="tandem-test-") as directory:
         root = Path(directory)
         config = StackConfig(
-            str(model), Addresses.unix(root), engine=engine, log_dir=root, decoder_args=decoder_args
+            str(model),
+            Addresses.unix(root),
+            engine=engine,
+            decoder_args=decoder_args,
+            gateway_args=gateway_args,
+            http_port=http_port,
+            log_dir=root,
         )
         with Stack(config) as running:
             yield running
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listened on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
