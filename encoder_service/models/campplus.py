@@ -184,13 +184,21 @@ class CamPlusPlus(nn.Module):
         self.xvector.add_module("dense", DenseOut(2 * channels, EMBED_SIZE))
 
     def forward(self, features: Tensor) -> Tensor:
-        *trunk, dense = self.xvector.children()
+        frames = self.frames(features)
+        return self.pool(frames.transpose(1, 2))
+
+    def frames(self, features: Tensor) -> Tensor:
+        """[B, T, 80] to what the statistics are taken of, float32 [B, 512, ceil(T / 2)], one each 20 ms."""
+        *trunk, _ = self.xvector.children()
         x = self.head(features.transpose(1, 2))
         for part in trunk:
             x = part(x)
-        x = torch.relu_(x).float()
-        stats = torch.cat((x.mean(-1), x.std(-1, unbiased=True)), dim=-1)
-        out: Tensor = dense(stats[..., None])[..., 0]
+        return torch.relu_(x).float()
+
+    def pool(self, frames: Tensor) -> Tensor:
+        """Frames of one speaker each, [B, n, 512], to embeddings [B, 192]."""
+        stats = torch.cat((frames.mean(1), frames.std(1, unbiased=True)), dim=-1)
+        out: Tensor = self.xvector.get_submodule("dense")(stats[..., None])[..., 0]
         return out
 
     def fold_norms(self) -> CamPlusPlus:

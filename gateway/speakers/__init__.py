@@ -1,0 +1,1 @@
+"""Who speaks when: from speaker embeddings of windows to turns and labelled segments. No torch here."""
