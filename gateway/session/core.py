@@ -78,10 +78,10 @@ class SessionCore:
         for event in self._endpoints.push(scores, last=last):
             if event is None:
                 self._watch_pause()
-            elif event[0] is Boundary.START:
-                self._begin(event[1])
+            elif event.boundary is Boundary.START:
+                self._begin(event.at)
             else:
-                self._end(event[1])
+                self._end(event.at, cut=event.cut)
         self._forget()
         self._schedule()
 
@@ -218,7 +218,7 @@ class SessionCore:
         self._next_index += 1
         self._emit(SpeechBegan(self._running.index, start / SAMPLE_RATE))
 
-    def _end(self, end: int) -> None:
+    def _end(self, end: int, *, cut: bool = False) -> None:
         utterance, self._running = self._running, None
         if utterance is None:
             return
@@ -229,8 +229,8 @@ class SessionCore:
         self._closed.append(utterance)
         self._emit(SpeechEnded(utterance.index, end / SAMPLE_RATE))
         speculation = utterance.speculation
-        if speculation is not None and speculation.pause > end:
-            # The client ended the utterance earlier than the decode assumed.
+        if speculation is not None and (cut or speculation.pause > end):
+            # It ends elsewhere than the decode assumed.
             self._drop_speculation(utterance)
         elif speculation is not None and speculation.answer is not None:
             utterance.answer = speculation.answer
@@ -336,21 +336,24 @@ class SessionCore:
     def _partial_done(self, job: DecodeJob, text: str) -> None:
         running = self._running
         if running is not None and running.index == job.index:
-            running.rollback.observe(text, job.end)
-            self._show(running)
+            self._observe(running, text, job.end)
 
     def _final_done(self, job: DecodeJob, answer: Decoded) -> None:
         running = self._running
         if running is not None and running.index == job.index:
             if running.speculation is not None:
                 running.speculation = replace(running.speculation, answer=answer.segment)
-            running.rollback.observe(answer.segment.text, job.end)
-            self._show(running)
+            self._observe(running, answer.segment.text, job.end)
             return
         for utterance in self._closed:
             if utterance.index == job.index:
                 utterance.answer = answer.segment
         self._deliver()
+
+    def _observe(self, running: Utterance, text: str, covered: int) -> None:
+        safe = covered - running.start <= self._endpoints.never_cut_before
+        running.rollback.observe(text, covered, may_confirm=safe)
+        self._show(running)
 
     def _show(self, utterance: Utterance) -> None:
         partial = utterance.show(self._ring.end) if self.options.partials.enabled else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
 
 from gateway.session.config import SessionOptions
-from gateway.vad.detector import Boundary, EndpointDetector
+from gateway.vad.detector import Boundary, EndpointDetector, earliest_cut_ms
 from gateway.vad.fbank import FRAME_SHIFT
 from gateway.vad.fsmn import FrameScores
 from gateway.vad.schedule import STREAMING_SCHEDULE
@@ -33,20 +35,34 @@ def _options(options: SessionOptions, max_segment: float) -> VadOptions:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Speech begins or ends at sample `at`; `cut` when it goes on because the segment was too long."""
+
+    boundary: Boundary
+    at: int
+    cut: bool
+
+
 class Endpoints:
     """Begins and ends of speech in samples, and the pause that running speech may be in."""
 
     def __init__(self, options: SessionOptions, max_segment: float) -> None:
-        self._detector = EndpointDetector(_options(options, max_segment).detector(STREAMING_SCHEDULE))
+        config = _options(options, max_segment).detector(STREAMING_SCHEDULE)
+        self._detector = EndpointDetector(config)
+        self.never_cut_before = earliest_cut_ms(config) * _SAMPLES_PER_MS
+        """Samples from a segment's start in which a cut at its longest length cannot fall."""
 
-    def push(self, scores: FrameScores, *, last: bool = False) -> Iterator[tuple[Boundary, int] | None]:
-        """Events (boundary, sample) in steps of 60 ms; None after each step, when the pause may be asked."""
+    def push(self, scores: FrameScores, *, last: bool = False) -> Iterator[Endpoint | None]:
+        """Endpoints in steps of 60 ms; None after each step, when the pause may be asked."""
         for first in range(0, max(1, len(scores)), _STEP_FRAMES):
             part = slice(first, first + _STEP_FRAMES)
             final = last and first + _STEP_FRAMES >= len(scores)
             step = FrameScores(scores.silence[part], scores.loudness[part])
-            for event in self._detector.push(step, last=final):
-                yield event.boundary, event.time_ms * _SAMPLES_PER_MS
+            events = self._detector.push(step, last=final)
+            for event, following in zip_longest(events, events[1:]):
+                cut = following is not None and following.time_ms == event.time_ms
+                yield Endpoint(event.boundary, event.time_ms * _SAMPLES_PER_MS, cut)
             yield None
 
     @property

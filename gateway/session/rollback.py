@@ -48,8 +48,11 @@ class Rollback:
         stage2 = self.decodes >= self._stage1 or self._contradicted
         return self.fixed if stage2 else ""
 
-    def observe(self, text: str, covered: int) -> None:
-        """A decode of the utterance up to sample `covered` gave `text`."""
+    def observe(self, text: str, covered: int, *, may_confirm: bool = True) -> None:
+        """A decode of the utterance up to sample `covered` gave `text`.
+
+        Without `may_confirm` it is shown only: the utterance may yet be cut before `covered`.
+        """
         self.decodes += 1
         if not text.startswith(self.fixed):
             # Later decodes have to continue what the client was promised.
@@ -59,5 +62,6 @@ class Rollback:
         limit = min(agreed, len(text) - self._rollback)
         self.hypothesis, self.covered = text, covered
         candidate = confirmed_prefix(text, limit)
-        if len(candidate) > len(self.fixed) and len(text_units(candidate)) >= _MEANINGFUL_UNITS:
+        grown = may_confirm and len(candidate) > len(self.fixed)
+        if grown and len(text_units(candidate)) >= _MEANINGFUL_UNITS:
             self.fixed = candidate

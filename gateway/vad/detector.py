@@ -68,6 +68,17 @@ class VadEvent:
     time_ms: int
 
 
+def _cut_search(max_frames: int) -> int:
+    """How many of a segment's last frames are searched for the quietest one to cut at."""
+    return min(_MAX_CUT_SEARCH_FRAMES, max_frames // 3)
+
+
+def earliest_cut_ms(config: DetectorConfig) -> int:
+    """No segment that reaches its longest length is cut earlier than this after its start."""
+    max_frames = config.max_segment_ms // FRAME_MS
+    return (max_frames - _cut_search(max_frames)) * FRAME_MS
+
+
 class EndpointDetector:
     """Events of one recording or live stream, frame by frame."""
 
@@ -80,8 +91,7 @@ class EndpointDetector:
         self._window_is_speech = False
         self._start: int | None = None
         self._silent_frames = 0
-        search = min(_MAX_CUT_SEARCH_FRAMES, self._max_frames // 3)
-        self._cut_costs: deque[float] = deque(maxlen=search)
+        self._cut_costs: deque[float] = deque(maxlen=_cut_search(self._max_frames))
         self._events: list[VadEvent] = []
 
     @property

@@ -1,0 +1,143 @@
+"""All live sessions of this gateway: admission, timers, and sessions that wait for their client to return."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from gateway.session.backend import Backend
+from gateway.session.config import SessionLimits, SessionOptions
+from gateway.session.ears import Ears
+from gateway.session.events import Ended, EndReason, Failed, Update
+from gateway.session.live import LiveSession, Load
+from gateway.session.speakers import SpeakerTracker
+from tandem.errors import CapabilityMissing, InvalidRequest, Overloaded
+
+_TICK = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryConfig:
+    """Sessions at a time, and language-model partials outstanding in all of them together."""
+
+    limits: SessionLimits
+    max_sessions: int = 1024
+    max_llm_partials: int = 32
+
+
+@dataclass(slots=True)
+class Held:
+    """A session with the secret its client may return with, and when it lost its client."""
+
+    session: LiveSession
+    token: str
+    lost_at: float | None = None
+
+
+class SessionRegistry:
+    """Opens, finds again and ends sessions. `speakers` makes a tracker for one session, where there is one."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        make_ears: Callable[[], Ears],
+        config: RegistryConfig,
+        speakers: Callable[[SessionOptions], SpeakerTracker] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._backend, self._make_ears, self._config = backend, make_ears, config
+        self._speakers, self._clock = speakers, clock
+        self._load = Load(config.max_llm_partials)
+        self._held: dict[str, Held] = {}
+        self._draining = False
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def has_speakers(self) -> bool:
+        return self._speakers is not None
+
+    def open(self, options: SessionOptions) -> Held:
+        """A new session. Raises Overloaded, CapabilityMissing."""
+        if len(self._held) >= self._config.max_sessions or self._draining:
+            raise Overloaded(f"{len(self._held)} live sessions are open", retry_after=5.0)
+        tracker = None
+        if options.recognize.speakers:
+            if self._speakers is None:
+                raise CapabilityMissing("speakers are not available on this server")
+            tracker = self._speakers(options)
+        session = LiveSession(
+            options, self._backend, self._make_ears(), self._config.limits, self._clock, self._load, tracker
+        )
+        held = Held(session, secrets.token_urlsafe(16))
+        self._held[held.token] = held
+        return held
+
+    def resume(self, token: str) -> Held:
+        """The session that lost its client (or is about to). InvalidRequest when it is gone."""
+        held = self._held.get(token)
+        if held is None:
+            raise InvalidRequest.of("config.resume_token", "unknown, or its session has ended")
+        held.lost_at = None
+        held.session.touch()
+        return held
+
+    def lost(self, held: Held) -> None:
+        """The connection broke: the session waits for its client for the grace period."""
+        held.lost_at = self._clock()
+        held.session.outbox.detach()
+
+    def close(self, held: Held) -> None:
+        """The session is over."""
+        self._held.pop(held.token, None)
+        held.session.close()
+
+    @contextlib.asynccontextmanager
+    async def session(self, options: SessionOptions) -> AsyncIterator[LiveSession]:
+        """A session for protocols without resumption: it ends with its connection."""
+        held = self.open(options)
+        try:
+            yield held.session
+        finally:
+            self.close(held)
+
+    def tick(self) -> None:
+        """Timers of all sessions."""
+        now = self._clock()
+        for held in list(self._held.values()):
+            if held.lost_at is None:
+                held.session.tick()
+            elif now - held.lost_at >= self._config.limits.grace:
+                self.close(held)
+
+    def drain(self) -> None:
+        """No new sessions; those that run finish what has been said and end."""
+        self._draining = True
+        for held in list(self._held.values()):
+            held.session.stop(EndReason.DRAIN)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[SessionRegistry]:
+        """The timers run while inside; leaving closes every session."""
+        task = asyncio.create_task(self._run())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            for held in list(self._held.values()):
+                self.close(held)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            self.tick()
+
+
+def is_last(update: Update) -> bool:
+    """Whether nothing follows."""
+    return isinstance(update.event, Ended | Failed)

@@ -1,0 +1,155 @@
+"""The session's state machine step by step: first words, speculation, commands, timers, failures."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.session.config import SessionLimits, SessionOptions
+from gateway.session.events import Ended, EndReason, Failed, Partial, SpeechBegan, SpeechEnded
+from gateway.session.jobs import JobKind
+from tandem.errors import Unavailable
+from tests.unit.gateway.session.simulation import Script, World, check_promises
+
+
+def test_the_first_partial_comes_within_a_third_of_a_second_of_speech() -> None:
+    world = World().play(Script().pause(1.0).say(10).audio)
+    at, first = next(iter(world.events(Partial)))
+    assert isinstance(first, Partial)
+    assert first.unfixed == "w1"
+    assert at - 1.0 <= 0.35
+    began = next(event for _, event in world.events(SpeechBegan))
+    assert isinstance(began, SpeechBegan)
+    assert began.at == pytest.approx(0.8, abs=0.1)
+
+
+def test_confirmed_text_grows_while_speech_goes_on() -> None:
+    world = World().play(Script().pause(0.5).say(60).audio)
+    fixed = [partial.fixed for partial in world.partials]
+    assert fixed[-1].startswith("w1 w2 w3 w4")
+    assert len(set(fixed)) > 10
+    later = [job for job in world.jobs(JobKind.PARTIAL) if job.previous_text]
+    assert len(world.jobs(JobKind.PARTIAL)) - len(later) == 10, "ten decodes of stage 1, then continuations"
+
+
+def test_a_pause_starts_the_final_decode_and_the_endpoint_uses_it() -> None:
+    world = World().play(Script().pause(0.5).say(10).pause(1.0).audio)
+    (speculative,) = world.jobs(JobKind.FINAL)
+    assert world.finals == []
+    assert world.partials[-1].text == " ".join(f"w{n}" for n in range(1, 11))
+    world.play(Script().pause(1.6).audio)
+    assert world.jobs(JobKind.FINAL) == [speculative]
+    assert [final.segment.text for final in world.finals] == [world.partials[-1].text]
+
+
+def test_a_speculative_decode_is_thrown_away_when_speech_resumes() -> None:
+    script = Script().pause(0.5).say(6).pause(0.6).say(6)
+    world = World(latency=lambda job: 5.0 if job.kind is JobKind.FINAL else 0.02).play(script.audio)
+    assert [job.kind for job in world.outstanding.values()].count(JobKind.FINAL) == 0
+    assert len(world.jobs(JobKind.FINAL)) == 1
+    world.play(Script().pause(2.5).audio).finish()
+    assert world.text == script.text
+    assert len(world.finals) == 1
+
+
+def test_finals_displace_partials_and_keep_their_order() -> None:
+    script = Script().pause(0.5).say(4).pause(2.5).say(4).pause(2.5).say(4).pause(2.5)
+    first = [True]
+
+    def latency(job: object) -> float:
+        slow = first[0]
+        first[0] = False
+        return 9.0 if slow else 0.05
+
+    world = World(latency=latency).play(script.audio).finish()
+    check_promises(world)
+    assert world.text == script.text
+
+
+def test_hotwords_and_language_hold_for_what_follows() -> None:
+    world = World().play(Script().pause(0.5).say(6).pause(1.0).audio)
+    world.core.update("en", ("tandem",))
+    world.carry_out()
+    world.play(Script().pause(2.0).audio).finish()
+    before, after = world.jobs(JobKind.FINAL)
+    assert (before.options.language, before.options.hotwords) == (None, ())
+    assert (after.options.language, after.options.hotwords) == ("en", ("tandem",))
+    assert len(world.finals) == 1
+
+
+def test_finalize_outside_speech_does_nothing_with_endpoints_of_the_server() -> None:
+    world = World().play(Script().pause(2.0).audio)
+    assert not world.core.finalize()
+    assert not World(SessionOptions(client_endpoint=True)).core.finalize()
+
+
+def test_finalize_ends_speech_at_once() -> None:
+    script = Script().pause(0.5).say(5)
+    world = World().play(script.audio)
+    assert world.core.finalize()
+    world.carry_out()
+    world.run_until(world.now + 0.1)
+    assert world.text == script.text
+    assert world.finals[0].segment.end == pytest.approx(len(script.audio) / 16_000)
+
+
+def test_cleared_speech_gets_no_final() -> None:
+    world = World(SessionOptions(client_endpoint=True)).play(Script().pause(0.3).say(5).audio)
+    world.core.clear()
+    world.carry_out()
+    assert world.outstanding == {}
+    world.play(Script().pause(0.5).audio).finish()
+    assert world.text == ""
+
+
+def test_an_idle_session_ends_and_says_why() -> None:
+    world = World(limits=SessionLimits(idle=30)).play(Script().pause(1.0).audio)
+    world.now += 29
+    assert world.core.tick() is None
+    world.now += 2
+    assert world.core.tick() is EndReason.IDLE
+    world.core.stop(EndReason.IDLE)
+    world.carry_out()
+    event = world.said[-1][1].event
+    assert isinstance(event, Ended)
+    assert event.reason is EndReason.IDLE
+    assert event.duration == pytest.approx(1.0)
+
+
+def test_a_session_has_a_longest_duration() -> None:
+    world = World(limits=SessionLimits(max_duration=60)).play(Script().pause(61).audio)
+    assert world.core.tick() is EndReason.MAX_DURATION
+
+
+def test_running_speech_ends_when_audio_stops_coming() -> None:
+    script = Script().pause(0.5).say(5)
+    world = World(limits=SessionLimits(stall=3)).play(script.audio)
+    world.run_until(world.now + 4)
+    assert world.core.tick() is None
+    world.carry_out()
+    world.run_until(world.now + 1)
+    assert world.text == script.text
+    assert [type(update.event) for _, update in world.said].count(SpeechEnded) == 1
+
+
+def test_a_failed_partial_is_skipped_and_a_failed_final_ends_the_session() -> None:
+    world = World()
+    world.error = Unavailable("the encoder is gone")
+    world.play(Script().pause(0.5).say(12).audio)
+    assert world.partials == []
+    assert not world.core.ended
+    world.play(Script().pause(3).audio)
+    assert world.core.ended
+    event = world.said[-1][1].event
+    assert isinstance(event, Failed)
+    assert "gone" in str(event.error)
+
+
+def test_cursors_never_go_back_and_reach_the_end() -> None:
+    script = Script().pause(0.5).say(10).pause(3).say(3).pause(3)
+    world = World().play(script.audio).finish()
+    received = [update.cursors.received for _, update in world.said]
+    finals = [update.cursors.final for _, update in world.said]
+    assert received == sorted(received)
+    assert finals == sorted(finals)
+    assert received[-1] == pytest.approx(len(script.audio) / 16_000)
+    assert finals[-1] == world.finals[-1].segment.end
