@@ -13,11 +13,13 @@ import torch
 from encoder_service.audio_queue import BatchLimits
 from encoder_service.batcher import Batcher, BatcherConfig
 from encoder_service.checkpoint import load_checkpoint
-from encoder_service.config import EncoderConfig, parse
+from encoder_service.config import EncoderConfig, parse, speaker_directory
 from encoder_service.decoder_client import DecoderClient
 from encoder_service.describe import describe, tokenizer_files
-from encoder_service.engine import EncoderEngine, EngineConfig
+from encoder_service.engine import EncoderEngine, EngineConfig, choose_dtype
 from encoder_service.server import SERVICE, EncoderServicer, LoadedEncoder
+from encoder_service.speaker import SpeakerEmbedder, load_speaker_model
+from encoder_service.speaker_plan import SpeakerConfig
 from tandem.checkpoint import CheckpointError
 from tandem.encoder.v1 import encoder_pb2_grpc
 from tandem.rpc.server import ServerConfig, TierServer, run
@@ -39,9 +41,25 @@ def load_engine(config: EncoderConfig) -> EncoderEngine:
         ctc_top_k=config.ctc_top_k,
         max_segment_seconds=config.max_segment,
     )
-    engine = EncoderEngine(checkpoint, settings)
+    engine = EncoderEngine(checkpoint, settings, load_speakers(config, settings))
     engine.warm_up()
     return engine
+
+
+def load_speakers(config: EncoderConfig, settings: EngineConfig) -> SpeakerEmbedder | None:
+    """The speaker model on the same device; None when there is to be none."""
+    directory = speaker_directory(config.speaker_model)
+    if directory is None:
+        return None
+    device, window = torch.device(settings.device), config.speaker_window
+    windows = SpeakerConfig(window=window, shift=config.speaker_shift, piece=2 * window)
+    return SpeakerEmbedder(load_speaker_model(directory), device, speaker_dtype(settings, device), windows)
+
+
+def speaker_dtype(settings: EngineConfig, device: torch.device) -> torch.dtype:
+    """float16 where the encoder is halved too: cosine 0.99999 with float32, of bfloat16 only 0.999."""
+    halved = device.type == "cuda" and choose_dtype(settings.dtype, device) is not torch.float32
+    return torch.float16 if halved else torch.float32
 
 
 def batcher_config(config: EncoderConfig) -> BatcherConfig:

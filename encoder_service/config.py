@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tandem.flags import FlagParser
+
+DEFAULT_SPEAKERS = Path(__file__).resolve().parents[1] / "models" / "speaker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,9 @@ class EncoderConfig:
     device: str = "auto"
     dtype: str = "auto"
     ctc_top_k: int = 12
+    speaker_model: str = "auto"
+    speaker_window: float = 1.5
+    speaker_shift: float = 0.75
     max_segment: float = 60.0
     max_batch_items: int = 64
     max_batch_seconds: float = 240.0
@@ -41,6 +47,9 @@ def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
     flags.add("device", str, "torch device, or auto: the first GPU where there is one")
     flags.add("dtype", str, "auto, bf16 or fp32")
     flags.add("ctc-top-k", int, "tokens per frame of compact posteriors")
+    flags.add("speaker-model", str, "directory of CAM++, auto: models/speaker if it is there, or none")
+    flags.add("speaker-window", float, "seconds of speech in one speaker embedding")
+    flags.add("speaker-shift", float, "seconds between speaker embeddings")
     flags.add("max-segment", float, "longest segment, seconds")
     flags.add("max-batch-items", int, "segments in one batch")
     flags.add("max-batch-seconds", float, "padded seconds of audio in one batch")
@@ -53,3 +62,10 @@ def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
     if not values["model"]:
         flags.parser.error("--model is required")
     return EncoderConfig(**values)
+
+
+def speaker_directory(name: str) -> Path | None:
+    """Where --speaker-model says the weights lie; None for no speakers."""
+    if name == "auto":
+        return DEFAULT_SPEAKERS if DEFAULT_SPEAKERS.is_dir() else None
+    return None if name in ("", "none") else Path(name).expanduser()

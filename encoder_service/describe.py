@@ -38,6 +38,8 @@ def describe(engine: EncoderEngine, model: str) -> pb.GetModelInfoResponse:
         dtype=dtypes[engine.dtype],
         device=str(engine.device),
         compact_top_k=engine.config.ctc_top_k,
+        has_speakers=engine.speakers is not None,
+        speaker_embed_size=engine.speakers.size if engine.speakers is not None else 0,
     )
 
 

@@ -11,8 +11,17 @@ from torch import Tensor
 
 from encoder_service.checkpoint import Checkpoint
 from encoder_service.frontend import MIN_SAMPLES, Frontend
-from encoder_service.messages import CompactCtc, CtcOutput, EncodedAudio, EncodeItem, FloatArray, StageTimes
+from encoder_service.messages import (
+    CompactCtc,
+    CtcOutput,
+    EncodedAudio,
+    EncodeItem,
+    FloatArray,
+    SpeakerWindows,
+    StageTimes,
+)
 from encoder_service.models.fun_asr_nano import audio_token_count
+from encoder_service.speaker import SpeakerEmbedder
 from encoder_service.stage_clock import StageClock
 from tandem.errors import CapabilityMissing, InvalidAudio, LimitExceeded
 from tandem.rpc.tensors import WireTensor
@@ -31,11 +40,17 @@ class EngineConfig:
 
 
 class EncoderEngine:
-    """Batches of segments to embeddings and CTC posteriors; what an item gets never depends on its batch."""
+    """Batches of segments to embeddings, CTC posteriors and voices; an item's never depend on its batch.
 
-    def __init__(self, checkpoint: Checkpoint, config: EngineConfig) -> None:
+    `speakers` is made for the same device; without it nothing about speakers can be asked.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, config: EngineConfig, speakers: SpeakerEmbedder | None = None
+    ) -> None:
         self.checkpoint = checkpoint
         self.config = config
+        self.speakers = speakers
         self.device = torch.device(config.device)
         self.dtype = choose_dtype(config.dtype, self.device)
         self.model = checkpoint.model.to(self.device)
@@ -68,6 +83,8 @@ class EncoderEngine:
             raise InvalidAudio("samples are not all finite")
         if item.ctc is not CtcOutput.NONE and not self.checkpoint.has_ctc:
             raise CapabilityMissing("the checkpoint has no CTC weights")
+        if item.speakers and self.speakers is None:
+            raise CapabilityMissing("this encoder was started without a speaker model")
 
     @torch.inference_mode()
     def encode(self, items: Sequence[EncodeItem]) -> list[EncodedAudio]:
@@ -83,6 +100,8 @@ class EncoderEngine:
         clock.mark()
         compact, dense = self._ctc(items, frames, states, lengths)
         clock.mark()
+        speakers = self._speakers(items)
+        clock.mark()
         times = StageTimes(*clock.seconds())
         return [
             EncodedAudio(
@@ -94,6 +113,7 @@ class EncoderEngine:
                 encoder_out=to_numpy(states[row, : frames[row]]) if item.encoder_out else None,
                 times=times,
                 batch_size=len(items),
+                speakers=speakers.get(row),
             )
             for row, item in enumerate(items)
         ]
@@ -106,7 +126,8 @@ class EncoderEngine:
     def warm_up(self) -> None:
         """Encode a second of silence, so that the first request does not pay for lazy initialisation."""
         ctc = CtcOutput.COMPACT if self.checkpoint.has_ctc else CtcOutput.NONE
-        self.encode([EncodeItem(np.zeros(self.sample_rate, dtype=np.float32), ctc)])
+        silence = np.zeros(self.sample_rate, dtype=np.float32)
+        self.encode([EncodeItem(silence, ctc, speakers=self.speakers is not None)])
 
     def _embeds(
         self, items: Sequence[EncodeItem], frames: list[int], states: Tensor, lengths: Tensor
@@ -130,6 +151,12 @@ class EncoderEngine:
         dense = {row: to_numpy(head(real[row])) for row in rows if items[row].ctc is CtcOutput.DENSE}
         compact_rows = [row for row in rows if row not in dense]
         return self._compact({row: real[row] for row in compact_rows}), dense
+
+    def _speakers(self, items: Sequence[EncodeItem]) -> dict[int, SpeakerWindows]:
+        rows = [row for row, item in enumerate(items) if item.speakers]
+        if not rows or self.speakers is None:
+            return {}
+        return dict(zip(rows, self.speakers.embed([items[row].samples for row in rows]), strict=True))
 
     def _compact(self, hidden: dict[int, Tensor]) -> dict[int, CompactCtc]:
         """Compact posteriors of several rows in one go, real frames only, one copy to the host per array."""

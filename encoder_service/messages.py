@@ -30,6 +30,7 @@ class EncodeItem:
     ctc: CtcOutput = CtcOutput.NONE
     embeds: bool = True
     encoder_out: bool = False
+    speakers: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +49,15 @@ class CompactCtc:
     blank_id: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SpeakerWindows:
+    """Speaker embeddings float32 [n, d], not normalised, of windows at starts and ends [n], seconds."""
+
+    embeddings: FloatArray
+    starts: npt.NDArray[np.float64]
+    ends: npt.NDArray[np.float64]
+
+
 @dataclass(frozen=True, slots=True)
 class StageTimes:
     """Seconds that each stage took for the whole batch."""
@@ -56,10 +66,11 @@ class StageTimes:
     encoder: float
     adaptor: float
     ctc: float
+    speakers: float = 0.0
 
     @property
     def compute(self) -> float:
-        """Everything after the features."""
+        """Everything of the recognizer after the features."""
         return self.encoder + self.adaptor + self.ctc
 
 
@@ -79,3 +90,4 @@ class EncodedAudio:
     encoder_out: FloatArray | None
     times: StageTimes
     batch_size: int
+    speakers: SpeakerWindows | None = None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from encoder_service.batcher import Encoded
-from encoder_service.messages import CompactCtc, EncodedAudio
+from encoder_service.messages import CompactCtc, EncodedAudio, SpeakerWindows
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.rpc.durations import duration
 from tandem.rpc.tensors import WireTensor, chunks, to_message
@@ -29,6 +29,7 @@ def timing(encoded: Encoded) -> pb.EncodeTiming:
         frontend=duration(times.frontend),
         compute=duration(times.compute),
         batch_size=encoded.audio.batch_size,
+        speakers=duration(times.speakers),
     )
 
 
@@ -48,6 +49,14 @@ def compact_message(ctc: CompactCtc) -> tensor_pb2.CompactLogProbs:
     )
 
 
+def speaker_message(windows: SpeakerWindows) -> pb.SpeakerEmbeddings:
+    return pb.SpeakerEmbeddings(
+        embeddings=to_message(WireTensor.of(windows.embeddings)),
+        starts=[duration(float(time)) for time in windows.starts],
+        ends=[duration(float(time)) for time in windows.ends],
+    )
+
+
 def encode_responses(encoded: Encoded) -> Iterator[pb.EncodeResponse]:
     """The whole answer of Encode."""
     audio = encoded.audio
@@ -59,6 +68,8 @@ def encode_responses(encoded: Encoded) -> Iterator[pb.EncodeResponse]:
     for name, array in ((DENSE_CTC, audio.dense), (ENCODER_OUT, audio.encoder_out)):
         if array is not None:
             yield from (pb.EncodeResponse(chunk=chunk) for chunk in chunks(name, WireTensor.of(array)))
+    if audio.speakers is not None:
+        yield pb.EncodeResponse(speakers=speaker_message(audio.speakers))
     yield pb.EncodeResponse(timing=timing(encoded))
 
 
@@ -70,3 +81,5 @@ def ctc_responses(audio: EncodedAudio) -> Iterator[pb.TranscribeResponse]:
     if audio.dense is not None:
         pieces = chunks(DENSE_CTC, WireTensor.of(audio.dense))
         yield from (pb.TranscribeResponse(chunk=chunk) for chunk in pieces)
+    if audio.speakers is not None:
+        yield pb.TranscribeResponse(speakers=speaker_message(audio.speakers))

@@ -51,7 +51,12 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         config = (await first(stream)).config
         self._admit(config.audio)
         samples = await read_samples(config.audio, stream, self._max_samples())
-        item = EncodeItem(samples, ctc_output(config.ctc), encoder_out=config.encoder_out)
+        item = EncodeItem(
+            samples,
+            ctc_output(config.ctc),
+            encoder_out=config.encoder_out,
+            speakers=config.speaker_embeds,
+        )
         for response in responses.encode_responses(await loaded.batcher.submit(item)):
             yield response
 
@@ -66,7 +71,12 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
             raise CapabilityMissing("this encoder was started without a decoder")
         self._admit(config.audio)
         samples = await read_samples(config.audio, stream, self._max_samples())
-        item = EncodeItem(samples, ctc_output(config.ctc), embeds=not config.ctc_only)
+        item = EncodeItem(
+            samples,
+            ctc_output(config.ctc),
+            embeds=not config.ctc_only,
+            speakers=config.speaker_embeds,
+        )
         encoded = await loaded.batcher.submit(item)
         for response in responses.ctc_responses(encoded.audio):
             yield response

@@ -8,29 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from encoder_service.frontend import Frontend
+from encoder_service.messages import FloatArray, SpeakerWindows
 from encoder_service.model_config import FrontendConfig
 from encoder_service.models.campplus import EMBED_SIZE, CamPlusPlus
 from encoder_service.speaker_plan import Piece, SpeakerConfig, Windows, plan_pieces, plan_windows
 from tandem.checkpoint import CheckpointError, describe_misfit, read_tensors
 
 WEIGHTS = "campplus_cn_en_common.pt"
-FloatArray = npt.NDArray[np.float32]
 # Kaldi features of samples in [-1, 1], with the window that Kaldi calls povey.
 _FEATURES = FrontendConfig(window="povey", upscale=False)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SpeakerWindows:
-    """Embeddings float32 [n, 192], not normalised, of windows at starts and ends [n], seconds."""
-
-    embeddings: FloatArray
-    starts: npt.NDArray[np.float64]
-    ends: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ def plan_windows(
     spare = len(timeline) - width
     count = 1 + math.ceil(spare * FRAME_SECONDS / config.shift - 1e-6)
     first = np.round(np.linspace(0, spare, count)).astype(np.int64)
-    starts = first * FRAME_SECONDS
-    ends = np.minimum(starts + config.window, duration)
+    starts = np.asarray(first * FRAME_SECONDS, dtype=np.float64)
+    ends = np.asarray(np.minimum(starts + config.window, duration), dtype=np.float64)
     ends[-1] = duration
     return Windows(timeline[first[:, None] + np.arange(width)], starts, ends)
 

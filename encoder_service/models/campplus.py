@@ -224,6 +224,8 @@ class CamPlusPlus(nn.Module):
 
 def _fold(conv_owner: nn.Module, conv: str, norm_owner: nn.Module, norm: str) -> None:
     module, batch_norm = conv_owner.get_submodule(conv), norm_owner.get_submodule(norm)
-    assert isinstance(module, nn.Conv1d | nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    assert isinstance(module, nn.Conv1d | nn.Conv2d) and isinstance(
+        batch_norm, nn.BatchNorm1d | nn.BatchNorm2d
+    )
     setattr(conv_owner, conv, fuse_conv_bn_eval(module, batch_norm))
     setattr(norm_owner, norm, nn.Identity())
