@@ -36,10 +36,12 @@ class Held:
     session: LiveSession
     token: str
     lost_at: float | None = None
+    clients: int = 1
+    """Which connection it belongs to: the number of those there have been."""
 
 
 class SessionRegistry:
-    """Opens, finds again and ends sessions. `speakers` makes a tracker for one session, where there is one."""
+    """Opens, finds again and ends sessions. `speakers` makes the tracker of one session."""
 
     def __init__(
         self,
@@ -84,11 +86,14 @@ class SessionRegistry:
         if held is None:
             raise InvalidRequest.of("config.resume_token", "unknown, or its session has ended")
         held.lost_at = None
+        held.clients += 1
         held.session.touch()
         return held
 
-    def lost(self, held: Held) -> None:
-        """The connection broke: the session waits for its client for the grace period."""
+    def lost(self, held: Held, client: int) -> None:
+        """Connection number `client` broke: unless another took over, the session waits for one."""
+        if client != held.clients:
+            return
         held.lost_at = self._clock()
         held.session.outbox.detach()
 
