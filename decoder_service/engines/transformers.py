@@ -140,20 +140,20 @@ class TransformersEngine:
         newcomers = self._admit()
         if newcomers:
             fresh, deltas = self._runner.prefill([ticket.request for ticket in newcomers])
-            self._running = [*self._running, *newcomers]
             if batch is None:
                 batch = fresh
             else:
                 batch.join(fresh)
-            self._publish(newcomers, deltas)
-            done = [False] * (len(batch) - len(newcomers)) + [delta.finish is not None for delta in deltas]
         elif batch is not None:
             deltas = self._runner.decode(batch)
-            self._publish(self._running, deltas)
-            done = [delta.finish is not None for delta in deltas]
         else:
             return None
-        return self._retain(batch, [not finished for finished in done])
+        self._running = [*self._running, *newcomers]
+        advanced = self._running[-len(deltas) :]
+        going_on = [True] * (len(batch) - len(deltas)) + [delta.finish is None for delta in deltas]
+        batch = self._retain(batch, going_on)
+        self._publish(advanced, deltas)
+        return batch
 
     def _admit(self) -> list[Ticket]:
         with self._wake:

@@ -20,7 +20,7 @@ def test_greedy_tokens_equal_the_published_ones(decoder: RunningDecoder, name: s
 
 @pytest.mark.parametrize("name", CASE_NAMES)
 def test_recorded_prompt_embeddings_give_the_same_tokens(decoder: RunningDecoder, name: str) -> None:
-    """The id positions go through the embedding table to what the published implementation feeds its model."""
+    """Looking ids up in the embedding table gives what the published implementation feeds its model."""
     case = cases()[name]
     assert generate(decoder.stub, [case.inputs_embeds]).token_ids == case.greedy
 

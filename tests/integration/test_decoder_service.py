@@ -1,0 +1,207 @@
+"""The decoder tier as a process, with each engine: parameters, bad calls, cancellation, overload."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from tandem.decoder.v1 import decoder_pb2 as pb
+from tandem.errors import InvalidRequest, LimitExceeded, ModelMismatch, Overloaded, TandemError
+from tandem.rpc.status import from_rpc_error
+from tandem.rpc.tensors import WireTensor
+from tandem.tensor.v1 import tensor_pb2
+from tests.support.decoding import MAX_WAITING, RunningDecoder, cases, collect, generate, messages
+
+RUNNING = 4
+CASE = "0.0"
+
+
+def failure(decoder: RunningDecoder, requests: list[pb.GenerateRequest]) -> TandemError:
+    with pytest.raises(grpc.RpcError) as caught:
+        list(decoder.stub.Generate(iter(requests), timeout=20))
+    return from_rpc_error(caught.value)
+
+
+def load(decoder: RunningDecoder) -> pb.GetLoadResponse:
+    return decoder.stub.GetLoad(pb.GetLoadRequest(), timeout=5)
+
+
+def wait_for(decoder: RunningDecoder, running: int, waiting: int, seconds: float = 20) -> None:
+    """Until the load is exactly this; an idle engine must hold no cache either."""
+    deadline = time.monotonic() + seconds
+    while True:
+        now = load(decoder)
+        idle_cache = running or not now.kv_cache_usage
+        if (now.running_requests, now.waiting_requests) == (running, waiting) and idle_cache:
+            return
+        assert time.monotonic() < deadline, f"the load never became {running}, {waiting}: {now}"
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def long_calls(decoder: RunningDecoder, count: int) -> Iterator[None]:
+    """Calls of a few seconds each, begun; cancelled at the end."""
+    sampling = pb.SamplingParams(max_tokens=3000, ignore_eos=True)
+    requests = messages(cases()[CASE].parts, sampling=sampling)
+    calls = [decoder.stub.Generate(iter(requests), timeout=120) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for call in calls:
+            call.cancel()
+
+
+def test_it_says_what_it_serves(decoder: RunningDecoder) -> None:
+    info = decoder.stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=5)
+    assert (info.engine, info.model) == (decoder.engine, "nano")
+    assert (info.hidden_size, info.vocab_size, info.max_model_len) == (128, 485, 4096)
+    assert info.dtype == tensor_pb2.DATA_TYPE_FLOAT32
+    assert list(info.eos_token_ids) == [2]
+    assert len(info.model_hash) == 64
+    assert load(decoder).max_waiting_requests == MAX_WAITING
+
+
+def test_a_repetition_penalty_counts_text_and_output_but_no_placeholders(decoder: RunningDecoder) -> None:
+    case = cases()[CASE]
+    expected = [216, 475, 339, 115, 118, 420, 340, 337, 20, 287, 379, 238, 333, 197, 116, 381, 295, 431, 84]
+    answer = generate(decoder.stub, case.parts, repetition_penalty=2.0)
+    assert answer.token_ids[: len(expected)] == expected
+    assert answer.token_ids != case.greedy
+    assert len(set(answer.token_ids)) == len(answer.token_ids)
+
+
+def test_a_stop_token_ends_the_answer_and_is_left_out(decoder: RunningDecoder) -> None:
+    case = cases()[CASE]
+    answer = generate(decoder.stub, case.parts, stop_token_ids=[case.greedy[5]])
+    assert answer.token_ids == case.greedy[:5]
+    assert answer.result.finish_reason == pb.FINISH_REASON_STOP
+    assert answer.result.completion_tokens == 5
+
+
+def test_ignore_eos_runs_to_max_tokens(decoder: RunningDecoder) -> None:
+    answer = generate(decoder.stub, cases()[CASE].parts, max_tokens=300, ignore_eos=True)
+    assert len(answer.token_ids) == 300
+    assert answer.result.finish_reason == pb.FINISH_REASON_LENGTH
+
+
+def test_a_seed_makes_sampling_repeatable(decoder: RunningDecoder) -> None:
+    parts = cases()[CASE].parts
+    first, again, other = (
+        generate(decoder.stub, parts, temperature=1.5, seed=seed).token_ids for seed in (7, 7, 8)
+    )
+    assert first == again
+    assert other != first != cases()[CASE].greedy
+
+
+def test_log_probs_come_with_every_token(decoder: RunningDecoder) -> None:
+    answer = generate(decoder.stub, cases()[CASE].parts, repetition_penalty=1.0)
+    assert len(answer.log_probs) == len(answer.token_ids)
+    assert answer.log_probs[:3] == pytest.approx([-0.877885, -0.624761, -1.700673], abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_embeddings_are_cast(decoder: RunningDecoder, dtype: str) -> None:
+    case = cases()[CASE]
+    if dtype == "float16":
+        sent = WireTensor.of(case.audio.astype(np.float16))
+    else:
+        sent = WireTensor.bfloat16((case.audio.view(np.uint32) >> 16).astype(np.uint16))
+    same = generate(decoder.stub, [case.prefix, sent.float32(), case.suffix])
+    assert generate(decoder.stub, [case.prefix, sent, case.suffix]).token_ids == same.token_ids
+
+
+def test_timing_adds_up(decoder: RunningDecoder) -> None:
+    started = time.monotonic()
+    timing = generate(decoder.stub, cases()[CASE].parts).result.timing
+    elapsed = time.monotonic() - started
+    first, total = timing.first_token.ToMicroseconds() / 1e6, timing.total.ToMicroseconds() / 1e6
+    assert 0 < first <= total <= elapsed
+
+
+def embeds(*shape: int) -> np.ndarray[Any, Any]:
+    return np.zeros(shape, np.float32)
+
+
+BAD = {
+    "no config": ([], "config"),
+    "tensor before config": (messages([embeds(1, 128)])[1:], "config"),
+    "config twice": (messages([(1, 2)]) * 2, "config"),
+    "empty prompt": (messages([]), "config.prompt"),
+    "id beyond the vocabulary": (messages([(1, 485)]), "config.prompt[0].token_ids.ids[1]"),
+    "negative id": (messages([(-1,)]), "config.prompt[0].token_ids.ids[0]"),
+    "wrong hidden size": (messages([embeds(3, 64)]), "config.prompt[0].embeddings.spec.shape"),
+    "no rows": (messages([embeds(0, 128)]), "config.prompt[0].embeddings.spec.shape"),
+    "integers": (messages([np.zeros((3, 128), np.int32)]), "config.prompt[0].embeddings.spec.dtype"),
+    "missing bytes": (messages([embeds(3, 128)])[:1], "chunk.name"),
+    "unannounced tensor": ([*messages([(1,)]), messages([embeds(1, 128)])[1]], "chunk.name"),
+    "not finite": (messages([np.full((2, 128), np.nan, np.float32)]), "chunk.data"),
+    "top_p": (messages([(1,)], sampling=pb.SamplingParams(top_p=0)), "config.sampling.top_p"),
+    "max_tokens": (messages([(1,)], sampling=pb.SamplingParams(max_tokens=0)), "config.sampling.max_tokens"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_calls_name_the_field_and_the_next_call_is_served(decoder: RunningDecoder, name: str) -> None:
+    requests, field = BAD[name]
+    error = failure(decoder, requests)
+    assert type(error) is InvalidRequest
+    assert [violation.field for violation in error.violations] == [field]
+    assert generate(decoder.stub, cases()[CASE].parts, max_tokens=3).token_ids == cases()[CASE].greedy[:3]
+
+
+def test_a_prompt_that_leaves_no_room_is_out_of_range(decoder: RunningDecoder) -> None:
+    error = failure(decoder, messages([(1,) * 100], sampling=pb.SamplingParams(max_tokens=3997)))
+    assert isinstance(error, LimitExceeded)
+    assert error.metadata == {"prompt_tokens": "100", "max_model_len": "4096"}
+    assert isinstance(failure(decoder, messages([(1,) * 4096])), LimitExceeded)
+
+
+def test_another_model_s_embeddings_are_refused(decoder: RunningDecoder) -> None:
+    error = failure(decoder, messages(cases()[CASE].parts, expected_model_hash="0" * 64))
+    assert isinstance(error, ModelMismatch)
+    served = decoder.stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=5).model_hash
+    assert error.metadata == {"model_hash": served}
+    right = messages(
+        cases()[CASE].parts, expected_model_hash=served, sampling=pb.SamplingParams(max_tokens=2)
+    )
+    assert collect(decoder.stub.Generate(iter(right), timeout=20)).token_ids == cases()[CASE].greedy[:2]
+
+
+def test_cancelled_calls_give_their_places_back(decoder: RunningDecoder) -> None:
+    """Long calls take every running place, one more waits; once they are cancelled the engine is idle."""
+    with long_calls(decoder, RUNNING + 1):
+        wait_for(decoder, RUNNING, 1)
+    wait_for(decoder, 0, 0)
+    assert generate(decoder.stub, cases()[CASE].parts).token_ids == cases()[CASE].greedy
+
+
+def test_a_deadline_reaches_the_engine(decoder: RunningDecoder) -> None:
+    sampling = pb.SamplingParams(max_tokens=3000, ignore_eos=True)
+    call = decoder.stub.Generate(iter(messages(cases()[CASE].parts, sampling=sampling)), timeout=0.5)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    wait_for(decoder, 0, 0)
+
+
+def test_overload_is_refused_early_with_a_retry_hint_and_passes(decoder: RunningDecoder) -> None:
+    wait_for(decoder, 0, 0)
+    with long_calls(decoder, RUNNING + MAX_WAITING):
+        wait_for(decoder, RUNNING, MAX_WAITING)
+        error = failure(decoder, messages(cases()[CASE].parts))
+        assert isinstance(error, Overloaded)
+        assert error.retry_after is not None
+        assert 0 < error.retry_after <= 30
+    wait_for(decoder, 0, 0)
+    assert generate(decoder.stub, cases()[CASE].parts).token_ids == cases()[CASE].greedy
+
+
+def test_the_load_counts_tokens_per_second(decoder: RunningDecoder) -> None:
+    answer = generate(decoder.stub, cases()[CASE].parts, max_tokens=200, ignore_eos=True)
+    assert load(decoder).tokens_per_second >= len(answer.token_ids) / 10

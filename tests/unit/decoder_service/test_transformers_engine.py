@@ -1,0 +1,149 @@
+"""The PyTorch engine in this process: rows join and leave a batch without changing anyone's tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from decoder_service.engines.base import (
+    EngineDead,
+    EngineLoad,
+    FinishReason,
+    GenerationRequest,
+    Prompt,
+    Sampling,
+    TokenDelta,
+)
+from decoder_service.engines.runner import MAX_PREFILL_POSITIONS
+from decoder_service.engines.settings import EngineSettings
+from decoder_service.engines.transformers import TransformersEngine
+from decoder_service.weights import language_model
+from tests.support.decoding import cases
+from tests.support.services import NANO
+
+CASES = list(cases().values())
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[TransformersEngine]:
+    model = language_model(NANO).directory
+    made = TransformersEngine(EngineSettings(model, device="cpu", dtype="fp32", max_num_seqs=4))
+    await made.start()
+    yield made
+    await made.close()
+
+
+def request(index: int = 0, **sampling: Any) -> GenerationRequest:
+    case = CASES[index]
+    sampling = {"max_tokens": 24, "ignore_eos": True} | sampling
+    return GenerationRequest("test", Prompt((case.prefix, case.audio, case.suffix)), Sampling(**sampling))
+
+
+async def run(engine: TransformersEngine, wanted: GenerationRequest) -> list[TokenDelta]:
+    return [delta async for delta in engine.generate(wanted)]
+
+
+def tokens(deltas: list[TokenDelta]) -> list[int]:
+    return [token for delta in deltas for token in delta.token_ids]
+
+
+async def test_requests_that_arrive_one_after_another_keep_their_own_tokens(
+    engine: TransformersEngine,
+) -> None:
+    async def later(order: int) -> list[int]:
+        await asyncio.sleep(0.005 * order)
+        return tokens(await run(engine, request(order % 9, max_tokens=24 - order % 5)))
+
+    found = await asyncio.gather(*(later(order) for order in range(27)))
+    assert found == [CASES[order % 9].greedy[: 24 - order % 5] for order in range(27)]
+
+
+async def test_a_newcomer_does_not_wait_for_the_running_batch_to_end(engine: TransformersEngine) -> None:
+    async with aclosing(engine.generate(request(0, max_tokens=4000))) as long:
+        await anext(long)
+        assert tokens(await run(engine, request(1))) == CASES[1].greedy
+        assert engine.load() == EngineLoad(running=1, waiting=0)
+
+
+async def test_at_most_the_configured_number_runs_and_the_rest_waits(engine: TransformersEngine) -> None:
+    streams = [engine.generate(request(0, max_tokens=4000)) for _ in range(6)]
+    firsts = [asyncio.ensure_future(anext(stream)) for stream in streams]
+    await asyncio.gather(*firsts[:4])
+    assert engine.load() == EngineLoad(running=4, waiting=2)
+    for stream in streams[:4]:
+        await stream.aclose()
+    await asyncio.gather(*firsts[4:])
+    assert engine.load() == EngineLoad(running=2, waiting=0)
+    for stream in streams[4:]:
+        await stream.aclose()
+
+
+async def test_closing_a_stream_that_waits_takes_it_out_of_the_queue(engine: TransformersEngine) -> None:
+    running = [engine.generate(request(0, max_tokens=4000)) for _ in range(4)]
+    for stream in running:
+        await anext(stream)
+    waiting = asyncio.ensure_future(run(engine, request(1)))
+    await asyncio.sleep(0.05)
+    assert engine.load().waiting == 1
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert engine.load().waiting == 0
+    for stream in running:
+        await stream.aclose()
+
+
+async def test_the_event_loop_stays_free_while_the_model_works(engine: TransformersEngine) -> None:
+    work = asyncio.ensure_future(run(engine, request(0, max_tokens=300)))
+    ticks = 0
+    while not work.done():
+        await asyncio.sleep(0.001)
+        ticks += 1
+    assert ticks > 20
+
+
+async def test_the_end_of_sequence_stops_unless_it_is_ignored(engine: TransformersEngine) -> None:
+    stop = CASES[0].greedy[4]
+    deltas = await run(engine, request(0, ignore_eos=False, stop_token_ids=frozenset({stop})))
+    assert tokens(deltas) == CASES[0].greedy[:4]
+    assert deltas[-1] == TokenDelta((), (), FinishReason.STOP)
+    ignored = await run(engine, request(0, stop_token_ids=frozenset({stop})))
+    assert tokens(ignored) == CASES[0].greedy
+    assert ignored[-1].finish is FinishReason.LENGTH
+
+
+async def test_a_failing_model_fails_its_callers_and_reports_its_death(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(batch: object) -> list[TokenDelta]:
+        raise RuntimeError("out of memory")
+
+    death = asyncio.ensure_future(engine.wait_dead())
+    monkeypatch.setattr(engine._runner, "decode", fail)
+    with pytest.raises(EngineDead, match="out of memory"):
+        await run(engine, request())
+    assert "out of memory" in await asyncio.wait_for(death, 5)
+    with pytest.raises(EngineDead):
+        await run(engine, request())
+
+
+async def test_closing_fails_what_still_runs(engine: TransformersEngine) -> None:
+    stream = engine.generate(request(0, max_tokens=4000))
+    await anext(stream)
+    await engine.close()
+    with pytest.raises(EngineDead):
+        async for _ in stream:
+            continue
+
+
+async def test_one_prefill_is_bounded_but_takes_at_least_one(engine: TransformersEngine) -> None:
+    size = engine._runner.prefill_size
+    assert size([]) == 0
+    assert size([MAX_PREFILL_POSITIONS * 2]) == 1
+    assert size([10, 20, 30]) == 3
+    half = MAX_PREFILL_POSITIONS // 2
+    assert size([10, half, half, half]) == 2
