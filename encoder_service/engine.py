@@ -94,7 +94,9 @@ class EncoderEngine:
         clips = [torch.from_numpy(np.require(item.samples, requirements=["C", "W"])) for item in items]
         features, lengths = self.frontend.extract(clips)
         clock.mark()
-        states = self.model.audio_encoder(features, lengths)
+        # A batch that asks only for voices does not need the recognizer.
+        needed = any(item.embeds or item.encoder_out or item.ctc is not CtcOutput.NONE for item in items)
+        states = self.model.audio_encoder(features, lengths) if needed else features
         clock.mark()
         embeds = self._embeds(items, frames, states, lengths)
         clock.mark()

@@ -12,6 +12,7 @@ from pathlib import Path
 from gateway.backends.encoder import EncoderBackend, Samples, SegmentRequest, SegmentResult
 from gateway.model import ServedModel
 from gateway.prepare import Preparer, Span
+from gateway.speakers.offline import name_speakers
 from gateway.text.budget import output_budget
 from gateway.text.clean import clean_transcript
 from gateway.text.ctc_text import greedy_text, has_speech
@@ -19,7 +20,7 @@ from gateway.text.posteriors import CtcPosteriors
 from gateway.text.prompt import Prompt, PromptOptions
 from gateway.text.repetition import collapse_repetitions
 from gateway.text.script import join_texts
-from tandem.errors import LimitExceeded, Overloaded
+from tandem.errors import CapabilityMissing, LimitExceeded, Overloaded
 from tandem.results import RecognizeOptions, Segment, TimestampSource, Timing, Transcript
 
 SAMPLE_RATE = 16_000
@@ -61,11 +62,18 @@ class Recognizer:
         """
         started = time.perf_counter()
         request_id = options.request_id or uuid.uuid4().hex[:16]
+        if options.speakers and not self.model.info.has_speakers:
+            raise CapabilityMissing("the encoder has no speaker model; see GetCapabilities.speakers")
         prepared = await self._preparer.prepare(audio, options, self.model.info.max_segment)
         results = await self._transcribe_all(
             prepared.samples, prepared.spans, options, request_id, on_segment
         )
         segments = [segment for segment, _ in results if segment.text or options.details]
+        clustering = 0.0
+        if options.speakers:
+            voices = [result.voices.shifted(segment.start) for segment, result in results if result.voices]
+            named, clustering = await name_speakers(segments, voices, options.num_speakers)
+            segments = list(named)
         timing = Timing(
             total=time.perf_counter() - started,
             audio_decode=prepared.decode_seconds,
@@ -73,6 +81,7 @@ class Recognizer:
             encode_queue=sum(result.encode_queue for _, result in results),
             encode=sum(result.encode for _, result in results),
             decode=sum(result.decode for _, result in results),
+            speakers=clustering + sum(result.speakers for _, result in results),
         )
         return Transcript(
             text=join_texts(segment.text for segment in segments),
@@ -131,6 +140,7 @@ class Recognizer:
             prompt=self._prompt(options, previous_text),
             max_tokens=options.max_new_tokens or output_budget(duration),
             request_id=request_id,
+            speakers=options.speakers,
         )
         result = await self._send(request)
         if options.hotwords and self._is_silent(result):

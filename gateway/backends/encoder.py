@@ -10,12 +10,13 @@ import grpc.aio
 import numpy as np
 import numpy.typing as npt
 
+from gateway.speakers.types import SegmentEmbeddings
 from gateway.text.posteriors import CtcPosteriors
 from gateway.text.prompt import Prompt, PromptStyle
 from tandem.decoder.v1 import decoder_pb2
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
-from tandem.errors import Unavailable
+from tandem.errors import InternalError, Unavailable
 from tandem.rpc.channels import connect
 from tandem.rpc.durations import seconds
 from tandem.rpc.status import from_rpc_error
@@ -23,6 +24,7 @@ from tandem.rpc.tensors import CHUNK_BYTES, from_message
 from tandem.tensor.v1 import tensor_pb2
 
 Samples = npt.NDArray[np.float32]
+SAMPLE_RATE = 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +38,29 @@ class ModelInfo:
     frame_shift: float
     max_segment: float
     prompt_style: PromptStyle
+    has_speakers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentRequest:
-    """One segment to transcribe: float32 samples [n] at 16 kHz in [-1, 1] and the prompt around them."""
+    """One segment to transcribe: float32 samples [n] at 16 kHz in [-1, 1] and the prompt around them.
+
+    `speakers` asks for the voices of its windows too.
+    """
 
     samples: Samples
     prompt: Prompt
     max_tokens: int
     request_id: str
+    speakers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentResult:
-    """Tokens of one segment, its CTC posteriors where the model has them, and seconds per stage."""
+    """Tokens of one segment, its CTC posteriors where the model has them, and seconds per stage.
+
+    `voices`, where asked for, have times from the start of the segment.
+    """
 
     token_ids: tuple[int, ...]
     num_embeds: int
@@ -58,6 +68,8 @@ class SegmentResult:
     encode_queue: float
     encode: float
     decode: float
+    voices: SegmentEmbeddings | None = None
+    speakers: float = 0.0
 
 
 class EncoderBackend:
@@ -83,6 +95,7 @@ class EncoderBackend:
             frame_shift=seconds(info.frame_shift),
             max_segment=seconds(info.max_segment_duration),
             prompt_style=PromptStyle(info.prompt_style.system_turn, info.prompt_style.think),
+            has_speakers=info.has_speakers,
         )
 
     async def tokenizers(self, timeout: float = 60.0) -> dict[str, bytes]:
@@ -101,7 +114,7 @@ class EncoderBackend:
         """Encode and decode one segment. Raises the tier's own typed error."""
         call = self._stub.Transcribe(_messages(request, ctc))
         try:
-            return await _collect(call)
+            return await _collect(call, len(request.samples) / SAMPLE_RATE)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         finally:
@@ -120,6 +133,19 @@ class EncoderBackend:
         finally:
             call.cancel()
         return posteriors
+
+    async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings:
+        """Voices of float32 samples [n] alone, times from their start. Raises the tier's own typed error."""
+        call = self._stub.Transcribe(_voice_messages(samples, request_id), timeout=timeout)
+        try:
+            async for response in call:
+                if response.HasField("speakers"):
+                    return voices_of(response.speakers, len(samples) / SAMPLE_RATE)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()
+        raise Unavailable("the encoder ended the call without a result")
 
     async def close(self) -> None:
         await self._channel.close()
@@ -144,6 +170,19 @@ async def _ctc_messages(samples: Samples, request_id: str) -> AsyncIterator[pb.T
         yield message
 
 
+async def _voice_messages(samples: Samples, request_id: str) -> AsyncIterator[pb.TranscribeRequest]:
+    yield pb.TranscribeRequest(
+        config=pb.TranscribeConfig(
+            request_id=request_id,
+            audio=pb.AudioConfig(format=pb.SAMPLE_FORMAT_F32LE, num_samples=len(samples)),
+            ctc_only=True,
+            speaker_embeds=True,
+        )
+    )
+    for message in _audio(samples):
+        yield message
+
+
 async def _messages(request: SegmentRequest, ctc: bool) -> AsyncIterator[pb.TranscribeRequest]:
     yield pb.TranscribeRequest(
         config=pb.TranscribeConfig(
@@ -153,21 +192,24 @@ async def _messages(request: SegmentRequest, ctc: bool) -> AsyncIterator[pb.Tran
             prefix_token_ids=request.prompt.prefix_token_ids,
             suffix_token_ids=request.prompt.suffix_token_ids,
             sampling=decoder_pb2.SamplingParams(max_tokens=request.max_tokens),
+            speaker_embeds=request.speakers,
         )
     )
     for message in _audio(request.samples):
         yield message
 
 
-async def _collect(responses: AsyncIterable[pb.TranscribeResponse]) -> SegmentResult:
+async def _collect(responses: AsyncIterable[pb.TranscribeResponse], duration: float) -> SegmentResult:
     tokens: list[int] = []
-    num_embeds, posteriors = 0, None
+    num_embeds, posteriors, voices = 0, None, None
     async for response in responses:
         kind = response.WhichOneof("payload")
         if kind == "header":
             num_embeds = response.header.num_embeds
         elif kind == "compact_ctc":
             posteriors = posteriors_of(response.compact_ctc)
+        elif kind == "speakers":
+            voices = voices_of(response.speakers, duration)
         elif kind == "tokens":
             tokens.extend(response.tokens.token_ids)
         elif kind == "timing":
@@ -179,6 +221,8 @@ async def _collect(responses: AsyncIterable[pb.TranscribeResponse]) -> SegmentRe
                 encode_queue=seconds(timing.encode.queue),
                 encode=seconds(timing.encode.frontend) + seconds(timing.encode.compute),
                 decode=seconds(timing.decoder_round_trip),
+                voices=voices,
+                speakers=seconds(timing.encode.speakers),
             )
     raise Unavailable("the encoder ended the call without a result")
 
@@ -192,4 +236,18 @@ def posteriors_of(message: tensor_pb2.CompactLogProbs) -> CtcPosteriors:
         remainder=from_message(message.remainder_log_probs, "remainder_log_probs").float32(),
         vocab_size=message.vocab_size,
         blank_id=message.blank_id,
+    )
+
+
+def voices_of(message: pb.SpeakerEmbeddings, duration: float) -> SegmentEmbeddings:
+    """Checked numpy views of the voices of a segment of `duration` seconds."""
+    embeddings = from_message(message.embeddings, "speakers.embeddings").float32()
+    if not embeddings.ndim == 2 or not len(embeddings) == len(message.starts) == len(message.ends):
+        raise InternalError("the encoder sent speaker windows that do not fit their embeddings")
+    return SegmentEmbeddings(
+        start=0.0,
+        end=duration,
+        embeddings=embeddings,
+        starts=np.array([seconds(time) for time in message.starts]),
+        ends=np.array([seconds(time) for time in message.ends]),
     )

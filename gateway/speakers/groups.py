@@ -36,14 +36,14 @@ class Groups:
         size = int(labels.max()) + 1 if len(labels) else 0
         sums = np.zeros((size, vectors.shape[1]))
         np.add.at(sums, labels, vectors)
-        return cls(sums, np.bincount(labels, minlength=size).astype(float), np.bincount(labels, seconds, size))
+        return cls(sums, _totals(labels, np.ones(len(labels)), size), _totals(labels, seconds, size))
 
     def merged(self, labels: LabelArray) -> Groups:
         """Groups of groups."""
         size = int(labels.max()) + 1
         sums = np.zeros((size, self.sums.shape[1]))
         np.add.at(sums, labels, self.sums)
-        return Groups(sums, np.bincount(labels, self.counts, size), np.bincount(labels, self.seconds, size))
+        return Groups(sums, _totals(labels, self.counts, size), _totals(labels, self.seconds, size))
 
     def subset(self, rows: LabelArray) -> Groups:
         return Groups(self.sums[rows], self.counts[rows], self.seconds[rows])
@@ -63,6 +63,10 @@ class Groups:
     def coherence(self) -> Similarities:
         """[k] mean cosine between two windows of a group, drawn to the prior where windows are few."""
         return coherence(np.einsum("kd,kd->k", self.sums, self.sums), self.counts)
+
+
+def _totals(labels: LabelArray, values: Similarities, size: int) -> Similarities:
+    return np.asarray(np.bincount(labels, values, size), dtype=np.float64)
 
 
 def likeness(first: Groups, second: Groups) -> Similarities:
@@ -103,7 +107,9 @@ def average_linkage(vectors: FloatArray, cosine: float) -> LabelArray:
 
 
 def merge_alike(groups: Groups, threshold: float, at_least: int = 1) -> LabelArray:
-    """Labels 0..k-1: joins the two groups most alike while they reach `threshold` and over `at_least` remain."""
+    """Labels 0..k-1: joins the two groups most alike, while they reach `threshold` and more than `at_least`
+    remain.
+    """
     labels = np.arange(len(groups))
     dots, counts = groups.sums @ groups.sums.T, groups.counts.copy()
     while len(counts) > at_least:

@@ -26,6 +26,16 @@ class SegmentEmbeddings:
     starts: TimeArray
     ends: TimeArray
 
+    def shifted(self, seconds: float) -> SegmentEmbeddings:
+        """The same voices `seconds` later."""
+        return SegmentEmbeddings(
+            self.start + seconds,
+            self.end + seconds,
+            self.embeddings,
+            self.starts + seconds,
+            self.ends + seconds,
+        )
+
     @property
     def borders(self) -> TimeArray:
         """[n + 1] times that give each moment of the segment to the window whose centre is nearest."""
