@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.backends.encoder import EncoderBackend, ModelInfo
 from gateway.text.ctc_tokenizer import CtcTokenizer
@@ -27,6 +28,12 @@ class ServedModel:
     prompts: PromptBuilder
     detokenizer: Detokenizer
     ctc_tokenizer: CtcTokenizer | None
+
+    @property
+    def public_name(self) -> str:
+        """The hub id, or the name of a local checkpoint's directory: no paths of the server."""
+        name = self.info.model
+        return Path(name).name if name.startswith(("/", ".")) else name
 
 
 async def fetch_model(encoder: EncoderBackend) -> ServedModel:

@@ -94,7 +94,7 @@ def to_tsv(transcript: Transcript) -> str:
     for segment in transcript.segments:
         times = [str(round(segment.start * 1000)), str(round(segment.end * 1000))]
         speaker = [segment.speaker or ""] if speakers else []
-        rows.append([*times, *speaker, " ".join(segment.text.split())])
+        rows.append([*times, *speaker, _plain(segment.text)])
     return "".join("\t".join(row) + "\n" for row in rows)
 
 
@@ -107,7 +107,7 @@ def _segment_cues(segment: Segment, style: SubtitleStyle) -> Iterator[Cue]:
 
 def _timed_pieces(segment: Segment) -> list[_Piece]:
     """The segment's text cut before each word that has times; empty when text and words differ."""
-    text, starts, position = " ".join(segment.text.split()), [], 0
+    text, starts, position = _plain(segment.text), [], 0
     for word in segment.words:
         found = text.find(word.text, position)
         if found < 0:
@@ -121,7 +121,7 @@ def _timed_pieces(segment: Segment) -> list[_Piece]:
 
 
 def _estimated_pieces(segment: Segment) -> list[_Piece]:
-    text, atoms = " ".join(segment.text.split()), [""]
+    text, atoms = _plain(segment.text), [""]
     for char in text:
         # A piece ends after a blank and around wide characters; punctuation stays with what it follows.
         previous = atoms[-1][-1:]
@@ -214,6 +214,11 @@ def _lines(pieces: Sequence[_Piece], style: SubtitleStyle) -> list[str] | None:
         if best is None or cost < best[0]:
             best = cost, [head, *rest]
     return best[1] if best else None
+
+
+def _plain(text: str) -> str:
+    """The text in one line, without control characters."""
+    return " ".join("".join(" " if unicodedata.category(char) == "Cc" else char for char in text).split())
 
 
 def _joined(pieces: Sequence[_Piece]) -> str:

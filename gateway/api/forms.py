@@ -14,6 +14,7 @@ from tandem.convert import check_options
 from tandem.errors import FieldViolation, InvalidRequest
 from tandem.results import RecognizeOptions, SilenceStep
 
+_NESTED = re.compile(r"(\w+)\[(\w+)\]")
 _TERM_SEPARATOR = re.compile(r"[,，\n]")
 _DEFAULTS = RecognizeOptions()
 
@@ -118,13 +119,18 @@ Form = TypeVar("Form", bound=RecognitionForm)
 
 
 def parse_form(kind: type[Form], fields: Mapping[str, list[str]]) -> Form:
-    """The form of a request. Lists take values of `name` and `name[]`, others the last one."""
+    """The form of a request.
+
+    Lists take the values of `name` and `name[]`, objects those of `name[key]`, others the last of `name`.
+    """
     lists = {name for name, info in kind.model_fields.items() if "list" in str(info.annotation)}
     values: dict[str, Any] = {}
     for name, given in fields.items():
         field, present = name.removesuffix("[]"), [value for value in given if value.strip()]
         if field in lists:
             values.setdefault(field, []).extend(present)
+        elif present and (nested := _NESTED.fullmatch(field)):
+            values.setdefault(nested[1], {})[nested[2]] = present[-1]
         elif present:
             values[field] = present[-1]
     try:

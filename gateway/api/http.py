@@ -62,7 +62,7 @@ def _add_health(app: FastAPI, service: GatewayService, is_draining: Callable[[],
     @app.get("/health", tags=["Health"], summary="Is the process alive?")
     async def health() -> dict[str, Any]:
         """Always 200 while the process can answer; `models_loaded` is empty until the encoder is found."""
-        loaded = [] if service.recognizer is None else [service.recognizer.model.info.model]
+        loaded = [] if service.recognizer is None else [service.recognizer.model.public_name]
         return {"status": "ok", "version": __version__, "models_loaded": loaded}
 
     @app.get("/ready", tags=["Health"], summary="Should this process get requests?")
@@ -70,4 +70,4 @@ def _add_health(app: FastAPI, service: GatewayService, is_draining: Callable[[],
         """200 between finding the encoder and the drain, else 503."""
         if is_draining():
             raise Unavailable("the gateway is shutting down", retry_after=1.0)
-        return {"status": "ready", "model": service.ready().model.info.model}
+        return {"status": "ready", "model": service.ready().model.public_name}

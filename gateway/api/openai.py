@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import time
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -55,7 +54,7 @@ class TranscriptionForm(RecognitionForm):
     prompt: str = Field("", description="Comma-separated terms become hotwords; sentences are ignored.")
     keywords: list[str] = Field([], description="Words or phrases that are likely to occur.")
     temperature: float = Field(0.0, ge=0, le=2, description="Accepted; decoding is greedy whatever it is.")
-    chunking_strategy: str | None = Field(
+    chunking_strategy: str | dict[str, str] | None = Field(
         None, description='"auto", or {"type": "server_vad", "silence_duration_ms": 500}.'
     )
     include: list[str] = Field([], description="Nothing can be included: log probabilities are unknown.")
@@ -84,21 +83,20 @@ class TranscriptionForm(RecognitionForm):
         )
 
     def _chunking(self) -> dict[str, Any]:
-        if self.chunking_strategy in (None, "auto"):
+        strategy: Any = self.chunking_strategy
+        if strategy in (None, "auto"):
             return {}
-        problem = InvalidRequest.of("chunking_strategy", 'must be "auto" or {"type": "server_vad", ...}')
         try:
-            strategy = json.loads(self.chunking_strategy or "")
-        except json.JSONDecodeError as error:
-            raise problem from error
-        if not isinstance(strategy, dict) or strategy.get("type") != "server_vad":
-            raise problem
-        silence = strategy.get("silence_duration_ms")
-        if silence is None:
-            return {}
-        if not isinstance(silence, int | float):
-            raise InvalidRequest.of("chunking_strategy", "silence_duration_ms must be a number")
-        return {"dynamic_silence": False, "fixed_silence": silence / 1000}
+            strategy = json.loads(strategy) if isinstance(strategy, str) else strategy
+            if strategy["type"] != "server_vad":
+                raise ValueError
+            silence = strategy.get("silence_duration_ms")
+            return (
+                {} if silence is None else {"dynamic_silence": False, "fixed_silence": float(silence) / 1000}
+            )
+        except (TypeError, KeyError, ValueError) as error:
+            expected = 'must be "auto" or {"type": "server_vad", "silence_duration_ms": 500}'
+            raise InvalidRequest.of("chunking_strategy", expected) from error
 
 
 def openai_router(service: GatewayService) -> APIRouter:
@@ -161,8 +159,5 @@ async def _stream(
 
 
 def _model(recognizer: Recognizer) -> dict[str, Any]:
-    """The id is the hub id, or the name of a local checkpoint's directory."""
-    name = recognizer.model.info.model
-    local = name.startswith(("/", "."))
-    identity = PurePosixPath(name).name if local else name
-    return {"id": identity, "object": "model", "created": _STARTED, "owned_by": "tandem"}
+    name = recognizer.model.public_name
+    return {"id": name, "object": "model", "created": _STARTED, "owned_by": "tandem"}

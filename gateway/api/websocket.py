@@ -72,6 +72,7 @@ class OfflineSession:
         self._speakers = False
         self._spool: AudioSpool | None = None
         self._num_bytes = 0
+        self._told_inactive = False
         self._progress = asyncio.Event()
         self._progress_task = asyncio.create_task(self._send_progress())
         self._sending = asyncio.Lock()
@@ -141,10 +142,15 @@ class OfflineSession:
 
     def _start(self) -> None:
         self._drop_audio()
-        self._spool = AudioSpool(self._service.limits.max_audio_bytes)
+        self._told_inactive = False
+        self._spool = AudioSpool(self._service.limits.max_audio_bytes + len(_WAVE_HEADER))
 
     async def _audio(self, data: bytes) -> None:
+        if self._spool is None and self._told_inactive:
+            return
         if self._spool is None:
+            # Once is enough: a client that goes on sending gets no answer to each of its messages.
+            self._told_inactive = True
             raise InvalidRequest("Session is not active; send START first")
         try:
             if not self._num_bytes:
@@ -155,6 +161,7 @@ class OfflineSession:
                 raise LimitExceeded(f"the audio exceeds the limit of {longest:g} s")
         except LimitExceeded:
             self._drop_audio()
+            self._told_inactive = True
             raise
         self._num_bytes += len(data)
         self._progress.set()
