@@ -12,6 +12,7 @@ from gateway.api.http import make_app
 from gateway.api.http_server import HttpServerConfig, http_server
 from gateway.backends.encoder import EncoderBackend
 from gateway.config import GatewayConfig, parse
+from gateway.live import live_sessions
 from gateway.model import fetch_model
 from gateway.pipeline import Recognizer
 from gateway.prepare import make_preparer
@@ -40,7 +41,10 @@ async def serve(config: GatewayConfig) -> None:
         encoder = EncoderBackend(config.encoder)
         resources.push_async_callback(encoder.close)
         preparer = await resources.enter_async_context(make_preparer(config))
-        service.recognizer = Recognizer(await fetch_model(encoder), encoder, preparer)
+        recognizer = Recognizer(await fetch_model(encoder), encoder, preparer)
+        service.sessions = await resources.enter_async_context(live_sessions(config, recognizer))
+        server.beside.append(service.sessions.drain)
+        service.recognizer = recognizer
 
     async with listening:
         if config.http_port:

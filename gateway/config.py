@@ -28,6 +28,18 @@ class GatewayConfig:
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
     log_level: str = "INFO"
+    realtime_host: str = "0.0.0.0"
+    realtime_port: int = 10095
+    language: str = ""
+    hotword_file: str = ""
+    endpoint_mode: str = "server"
+    decode_interval: float = 0.32
+    partial_window_sec: float = 8.0
+    llm_partials: int = 32
+    max_sessions: int = 1024
+    session_idle: float = 300.0
+    session_max: float = 4 * 3600.0
+    resume_grace: float = 30.0
 
 
 class _AddOrigins(argparse.Action):
@@ -65,4 +77,20 @@ def parse(arguments: Sequence[str] | None = None) -> GatewayConfig:
     flags.add("drain-seconds", float, "time for running calls after SIGTERM")
     flags.add("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")
     flags.add("log-level", str, "DEBUG, INFO, WARNING or ERROR")
+    _add_live_flags(flags)
     return GatewayConfig(**flags.parse(arguments))
+
+
+def _add_live_flags(flags: FlagParser) -> None:
+    flags.add("realtime-host", str, "address of the real-time WebSocket service")
+    flags.add("realtime-port", int, "port of the real-time WebSocket service; 0 turns it off")
+    flags.add("language", str, "of real-time WebSocket sessions that name none; unset lets the model decide")
+    flags.add("hotword-file", str, "hotwords of real-time WebSocket sessions that bring none, one a line")
+    flags.add("endpoint-mode", str, "who ends utterances on the WebSocket", choices=("server", "client"))
+    flags.add("decode-interval", float, "new audio between two partials, seconds")
+    flags.add("partial-window-sec", float, "audio that one partial reads at most; 0 reads the whole segment")
+    flags.add("llm-partials", int, "language-model partials outstanding in all sessions; 0 leaves CTC only")
+    flags.add("max-sessions", int, "live sessions at a time")
+    flags.add("session-idle", float, "seconds without audio after which a live session ends")
+    flags.add("session-max", float, "longest live session, seconds")
+    flags.add("resume-grace", float, "seconds a live session outlives a lost connection")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gateway.pipeline import Recognizer
+from gateway.session.registry import SessionRegistry
 from tandem.errors import LimitExceeded, Unavailable
 
 
@@ -22,13 +23,21 @@ class ServiceLimits:
 
 @dataclass(slots=True)
 class GatewayService:
-    """Shared by all protocols of one process. `recognizer` is set when the encoder has been found."""
+    """Shared by all protocols of one process. The rest is set when the encoder has been found."""
 
     limits: ServiceLimits
     recognizer: Recognizer | None = field(default=None)
+    sessions: SessionRegistry | None = field(default=None)
 
     def ready(self) -> Recognizer:
         """The recognizer; Unavailable until there is one."""
         if self.recognizer is None:
             raise Unavailable("the gateway is waiting for the encoder", retry_after=1.0)
         return self.recognizer
+
+    def live(self) -> SessionRegistry:
+        """The live sessions; Unavailable until there is a recognizer."""
+        self.ready()
+        if self.sessions is None:
+            raise Unavailable("the gateway is starting", retry_after=1.0)
+        return self.sessions

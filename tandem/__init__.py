@@ -10,30 +10,37 @@ if TYPE_CHECKING:
     from tandem.client import AsyncClient, Client
     from tandem.errors import TandemError
     from tandem.results import RecognizeOptions, Segment, SilenceStep, TimestampSource, Transcript, Word
+    from tandem.streaming_client import LiveStream, StreamOptions, stream
 
 _HOME = {
     "AsyncClient": "tandem.client",
     "Client": "tandem.client",
+    "LiveStream": "tandem.streaming_client",
     "RecognizeOptions": "tandem.results",
     "Segment": "tandem.results",
     "SilenceStep": "tandem.results",
+    "StreamOptions": "tandem.streaming_client",
     "TandemError": "tandem.errors",
     "TimestampSource": "tandem.results",
     "Transcript": "tandem.results",
     "Word": "tandem.results",
+    "stream": "tandem.streaming_client",
 }
 
 __all__ = [
     "AsyncClient",
     "Client",
+    "LiveStream",
     "RecognizeOptions",
     "Segment",
     "SilenceStep",
+    "StreamOptions",
     "TandemError",
     "TimestampSource",
     "Transcript",
     "Word",
     "__version__",
+    "stream",
 ]
 
 

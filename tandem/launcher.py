@@ -59,6 +59,8 @@ class StackConfig:
     http_port: int = 0
     """Of the gateway's HTTP and WebSocket, on `http_host`; 0 turns them off."""
     http_host: str = "127.0.0.1"
+    realtime_port: int = 0
+    """Of the gateway's real-time WebSocket service, on `http_host`; 0 turns it off."""
     log_dir: Path | None = None
     """Where each tier's log goes; None inherits this process's standard error."""
     start_timeout: float = 300.0
@@ -181,6 +183,7 @@ class Stack:
         decoder = [*model, "--listen", at.decoder, "--engine", config.engine, *config.decoder_args]
         encoder = [*model, "--listen", at.encoder, "--decoder", at.decoder, *config.encoder_args]
         http = ["--http-host", config.http_host, "--http-port", str(config.http_port)]
+        http += ["--realtime-host", config.http_host, "--realtime-port", str(config.realtime_port)]
         gateway = ["--listen", at.gateway, "--encoder", at.encoder, *http, *config.gateway_args]
         yield "decoder", "decoder_service", decoder, at.decoder
         yield "encoder", "encoder_service", encoder, at.encoder

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from gateway.api.streaming import streaming_recognize
 from gateway.service import GatewayService
 from tandem import __version__
 from tandem.asr.v1 import asr_pb2 as pb
 from tandem.asr.v1 import asr_pb2_grpc
 from tandem.convert import config_to_options, transcript_to_response
-from tandem.errors import CapabilityMissing, InvalidRequest
+from tandem.errors import InvalidRequest
 from tandem.rpc import handlers
 from tandem.rpc.durations import duration
 
@@ -38,8 +39,8 @@ class AsrServicer(asr_pb2_grpc.AsrServiceServicer):
     async def StreamingRecognize(
         self, request_iterator: AsyncIterator[pb.StreamingRecognizeRequest], context: handlers.Context
     ) -> AsyncIterator[pb.StreamingRecognizeResponse]:
-        raise CapabilityMissing("this server has no streaming recognition; see GetCapabilities.streaming")
-        yield pb.StreamingRecognizeResponse()
+        async for response in streaming_recognize(self._service.live(), request_iterator, context):
+            yield response
 
     @handlers.unary
     async def GetCapabilities(
@@ -50,6 +51,8 @@ class AsrServicer(asr_pb2_grpc.AsrServiceServicer):
             model=info.model,
             model_hash=info.model_hash,
             server_version=__version__,
+            streaming=self._service.sessions is not None,
+            speakers=info.has_speakers,
             max_audio_duration=duration(limits.max_audio_duration),
             max_segment_duration=duration(info.max_segment),
             max_audio_bytes=limits.max_audio_bytes,

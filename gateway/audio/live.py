@@ -36,6 +36,9 @@ class LiveDecoder(Protocol):
     async def finish(self) -> Pcm:
         """The last samples."""
 
+    def close(self) -> None:
+        """Frees what the decoder holds; finish() need not have been called."""
+
 
 class Resampler:
     """int16 [n] mono at `rate` to 16 kHz, with state across pieces."""
@@ -75,6 +78,9 @@ class RawDecoder:
 
     async def finish(self) -> Pcm:
         return self._resampler.finish()
+
+    def close(self) -> None:
+        return
 
     def _samples(self, data: bytes) -> Pcm:
         if self._encoding is RawEncoding.S16LE:

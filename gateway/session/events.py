@@ -1,86 +1,21 @@
-"""What a live session tells its client, in order. Times are seconds from the start of its audio."""
+"""Events inside the gateway: those a client sees, the failure of a session, and the cursors with each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from tandem.errors import TandemError
-from tandem.results import Segment
-
-
-class EndReason(StrEnum):
-    """Why a session ended."""
-
-    CLIENT = "client"
-    IDLE = "idle"
-    MAX_DURATION = "max_duration"
-    DRAIN = "drain"
-
-
-@dataclass(frozen=True, slots=True)
-class Cursors:
-    """How far the server is: audio received, audio some result covers, end of the last final."""
-
-    received: float
-    decoded: float
-    final: float
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechBegan:
-    """Utterance `index` began at `at`."""
-
-    index: int
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechEnded:
-    """The endpoint of utterance `index`; its final follows."""
-
-    index: int
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Partial:
-    """Text of running speech. `fixed` only grows and begins the final text; `unfixed` may change."""
-
-    index: int
-    start: float
-    end: float
-    fixed: str
-    unfixed: str
-    stability: float
-
-    @property
-    def text(self) -> str:
-        return self.fixed + self.unfixed
-
-
-@dataclass(frozen=True, slots=True)
-class Final:
-    """The text of utterance `index`; never changed, and finals come in the order of their index."""
-
-    index: int
-    segment: Segment
-
-
-@dataclass(frozen=True, slots=True)
-class Refined:
-    """A final sent before with other attributes (its speaker); the text is the same."""
-
-    index: int
-    segment: Segment
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The last event."""
-
-    reason: EndReason
-    duration: float
+from tandem.live_events import (
+    Cursors,
+    Ended,
+    EndReason,
+    Final,
+    LiveEvent,
+    Partial,
+    Refined,
+    SpeechBegan,
+    SpeechEnded,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +25,7 @@ class Failed:
     error: TandemError
 
 
-Event = SpeechBegan | SpeechEnded | Partial | Final | Refined | Ended | Failed
+Event = LiveEvent | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +34,18 @@ class Update:
 
     event: Event
     cursors: Cursors
+
+
+__all__ = [
+    "Cursors",
+    "EndReason",
+    "Ended",
+    "Event",
+    "Failed",
+    "Final",
+    "Partial",
+    "Refined",
+    "SpeechBegan",
+    "SpeechEnded",
+    "Update",
+]

@@ -7,10 +7,10 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.session.backend import Backend
-from gateway.session.config import SessionLimits, SessionOptions
+from gateway.session.config import PartialPolicy, SessionLimits, SessionOptions
 from gateway.session.ears import Ears
 from gateway.session.events import Ended, EndReason, Failed, Update
 from gateway.session.live import LiveSession, Load
@@ -24,7 +24,8 @@ _TICK = 0.25
 class RegistryConfig:
     """Sessions at a time, and language-model partials outstanding in all of them together."""
 
-    limits: SessionLimits
+    limits: SessionLimits = field(default_factory=SessionLimits)
+    partials: PartialPolicy = field(default_factory=PartialPolicy)
     max_sessions: int = 1024
     max_llm_partials: int = 32
 
@@ -59,6 +60,11 @@ class SessionRegistry:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    @property
+    def partials(self) -> PartialPolicy:
+        """How this deployment shows running speech."""
+        return self._config.partials
 
     @property
     def has_speakers(self) -> bool:
@@ -120,7 +126,7 @@ class SessionRegistry:
             elif now - held.lost_at >= self._config.limits.grace:
                 self.close(held)
 
-    def drain(self) -> None:
+    async def drain(self) -> None:
         """No new sessions; those that run finish what has been said and end."""
         self._draining = True
         for held in list(self._held.values()):

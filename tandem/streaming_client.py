@@ -1,0 +1,230 @@
+"""Live recognition from Python, surviving lost connections: `stream` for scripts, `LiveStream` for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import grpc
+import grpc.aio
+
+from tandem.asr.v1 import asr_pb2 as pb
+from tandem.asr.v1 import asr_pb2_grpc
+from tandem.errors import Unavailable
+from tandem.live_events import Ended, Final, LiveEvent
+from tandem.results import RecognizeOptions
+from tandem.rpc.channels import channel_options
+from tandem.rpc.durations import duration, seconds
+from tandem.rpc.status import from_rpc_error
+from tandem.streaming_convert import Encoding, event_of, streaming_config
+from tandem.streaming_log import SentLog
+
+_FIRST_DELAY, _MAX_DELAY = 0.1, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How to recognise live audio, and what its samples are. `client_endpoint`: only finalize() ends speech.
+
+    A broken connection is taken up again for `reconnect` seconds; 0 gives up at once.
+    """
+
+    recognize: RecognizeOptions = field(default_factory=RecognizeOptions)
+    encoding: Encoding = Encoding.LINEAR16
+    sample_rate: int = 16_000
+    interim: bool = True
+    client_endpoint: bool = False
+    reconnect: float = 25.0
+
+
+class LiveStream:
+    """One live session.
+
+    >>> async with LiveStream("localhost:50051") as live:
+    ...     await live.send(pcm)
+    ...     live.end()
+    ...     async for event in live:
+    ...         print(event)
+
+    Iterate while sending, in another task or between sends: events come as they happen. Iteration ends
+    after tandem.live_events.Ended and raises a subclass of TandemError when the session fails.
+    """
+
+    def __init__(self, target: str = "localhost:50051", options: StreamOptions | None = None) -> None:
+        self.options = options or StreamOptions()
+        self.session_id = ""
+        self.reconnects = 0
+        self._channel = grpc.aio.insecure_channel(target, options=channel_options())
+        self._stub: asr_pb2_grpc.AsrServiceAsyncStub = asr_pb2_grpc.AsrServiceStub(self._channel)
+        self._log = SentLog(self.options.encoding.bytes_per_second(self.options.sample_rate))
+        self._token = ""
+        self._final = 0.0
+        self._next_final = 0
+        self._ended = False
+
+    async def send(self, audio: bytes) -> None:
+        """Bytes of audio in the format of the options. Waits while the server is far behind."""
+        await self._log.room()
+        self._log.add(pb.StreamingRecognizeRequest(audio=audio))
+
+    async def send_silence(self, length: float) -> None:
+        """That many seconds of silence without bytes."""
+        await self._log.room()
+        self._log.add(pb.StreamingRecognizeRequest(silence=duration(length)))
+
+    def finalize(self) -> None:
+        """End the utterance now."""
+        self._log.add(pb.StreamingRecognizeRequest(finalize=pb.FinalizeUtterance()))
+
+    def update(self, *, language: str | None = None, hotwords: Iterable[str] | None = None) -> None:
+        """New language ("" lets the model decide) or hotwords; None leaves them as they are."""
+        change = pb.UpdateConfig(
+            hotwords=hotwords or (), replace_hotwords=hotwords is not None, language=language
+        )
+        self._log.add(pb.StreamingRecognizeRequest(update=change))
+
+    def end(self) -> None:
+        """No more audio: what is left is decoded, then the iteration ends."""
+        self._log.end()
+
+    async def __aiter__(self) -> AsyncIterator[LiveEvent]:
+        delay, loop = _FIRST_DELAY, asyncio.get_running_loop()
+        give_up = loop.time() + self.options.reconnect
+        while not self._ended:
+            try:
+                async for event in self._call():
+                    give_up, delay = loop.time() + self.options.reconnect, _FIRST_DELAY
+                    yield event
+                if not self._ended:
+                    raise Unavailable("the server closed the stream")
+            except Unavailable:
+                if not self._token or not self._log.replayable or loop.time() + delay > give_up:
+                    raise
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _MAX_DELAY)
+                self.reconnects += 1
+
+    async def _call(self) -> AsyncIterator[LiveEvent]:
+        config = streaming_config(self.options)
+        if self._token:
+            config.resume_token = self._token
+            config.resume_from.CopyFrom(duration(self._final))
+        ready: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        call = self._stub.StreamingRecognize(self._requests(config, ready))
+        try:
+            async for response in call:
+                self._note(response, ready)
+                event = event_of(response)
+                if event is not None and self._is_new(event):
+                    yield event
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            ready.cancel()
+            call.cancel()
+
+    async def _requests(
+        self, config: pb.StreamingConfig, ready: asyncio.Future[float]
+    ) -> AsyncIterator[pb.StreamingRecognizeRequest]:
+        yield pb.StreamingRecognizeRequest(config=config)
+        async for message in self._log.from_position(await ready):
+            yield message
+
+    def _note(self, response: pb.StreamingRecognizeResponse, ready: asyncio.Future[float]) -> None:
+        if response.HasField("started"):
+            self.session_id, self._token = response.started.session_id, response.started.resume_token
+            ready.set_result(seconds(response.cursors.received))
+        self._log.received(seconds(response.cursors.received))
+
+    def _is_new(self, event: LiveEvent) -> bool:
+        if isinstance(event, Final):
+            if event.index < self._next_final:
+                return False
+            self._next_final, self._final = event.index + 1, event.segment.end
+        self._ended = isinstance(event, Ended)
+        return True
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+async def stream_async(
+    chunks: AsyncIterable[bytes], target: str = "localhost:50051", options: StreamOptions | None = None
+) -> AsyncIterator[LiveEvent]:
+    """Events of live audio that comes in chunks; the session ends with the chunks."""
+    async with LiveStream(target, options) as live:
+
+        async def feed() -> None:
+            async for chunk in chunks:
+                await live.send(chunk)
+            live.end()
+
+        feeding = asyncio.create_task(feed())
+        try:
+            async for event in live:
+                if feeding.done():
+                    feeding.result()
+                yield event
+        finally:
+            feeding.cancel()
+
+
+def stream(
+    chunks: Iterable[bytes], target: str = "localhost:50051", options: StreamOptions | None = None
+) -> Iterator[LiveEvent]:
+    """The blocking form of stream_async.
+
+    >>> for event in tandem.stream(microphone(), "localhost:50051"):
+    ...     if isinstance(event, Final):
+    ...         print(event.segment.text)
+    """
+    events: queue.SimpleQueue[LiveEvent | BaseException | None] = queue.SimpleQueue()
+    stopped = threading.Event()
+
+    async def pull() -> AsyncIterator[bytes]:
+        iterator = iter(chunks)
+        while not stopped.is_set():
+            chunk = await asyncio.to_thread(next, iterator, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    async def run() -> None:
+        async for event in stream_async(pull(), target, options):
+            events.put(event)
+            if stopped.is_set():
+                return
+
+    def work() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:
+            events.put(error)
+        else:
+            events.put(None)
+
+    thread = threading.Thread(target=work, name="tandem-stream", daemon=True)
+    thread.start()
+    try:
+        while (item := events.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+
+
+__all__ = ["Encoding", "LiveStream", "StreamOptions", "stream", "stream_async"]
