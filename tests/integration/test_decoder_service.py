@@ -29,7 +29,7 @@ def failure(decoder: RunningDecoder, requests: list[pb.GenerateRequest]) -> Tand
 
 
 def load(decoder: RunningDecoder) -> pb.GetLoadResponse:
-    return decoder.stub.GetLoad(pb.GetLoadRequest(), timeout=5)
+    return decoder.stub.GetLoad(pb.GetLoadRequest(), timeout=30)
 
 
 def wait_for(decoder: RunningDecoder, running: int, waiting: int, seconds: float = 20) -> None:
