@@ -1,4 +1,4 @@
-"""How a transcript is printed: text, json, jsonl."""
+"""How a transcript is printed: text, json, jsonl, subtitles."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tandem.results import Segment, Transcript
+from tandem.subtitles import to_srt, to_tsv, to_vtt
 
-FORMATS = ("text", "json", "jsonl")
+FORMATS = ("text", "json", "jsonl", "srt", "vtt", "tsv")
 
 
 def clock(seconds: float) -> str:
@@ -22,6 +23,9 @@ def render(file: Path, transcript: Transcript, style: str, *, details: bool) -> 
     """One recording in one of FORMATS."""
     if style == "text":
         return "\n".join(_line(segment) for segment in transcript.segments)
+    subtitles = {"srt": to_srt, "vtt": to_vtt, "tsv": to_tsv}
+    if style in subtitles:
+        return subtitles[style](transcript)
     record = {"file": str(file), **to_dict(transcript, details=details)}
     return json.dumps(record, ensure_ascii=False, indent=2 if style == "json" else None)
 
