@@ -12,8 +12,10 @@ from fastapi import APIRouter, Request
 from pydantic import Field, field_validator
 from starlette.responses import Response
 
+from gateway.api import examples
 from gateway.api.disconnect import until_disconnect
 from gateway.api.errors import NotFound, request_id
+from gateway.api.examples import answers
 from gateway.api.forms import RecognitionForm, form_body, parse_form, split_terms
 from gateway.api.openai_format import respond
 from gateway.api.sse import EventResponse, results_in_order, transcript_events
@@ -107,6 +109,7 @@ def openai_router(service: GatewayService) -> APIRouter:
         "/audio/transcriptions",
         summary="Transcribe a recording (OpenAI)",
         response_model=None,
+        responses=answers(examples.VERBOSE, texts=True),
         openapi_extra=form_body(TranscriptionForm),
     )
     async def transcriptions(request: Request) -> Response:

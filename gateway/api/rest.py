@@ -7,8 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from gateway.api import examples
 from gateway.api.disconnect import until_disconnect
 from gateway.api.errors import request_id
+from gateway.api.examples import answers
 from gateway.api.forms import RecognitionForm, form_body, parse_form
 from gateway.api.upload import receive_form
 from gateway.service import GatewayService
@@ -26,7 +28,12 @@ def asr_router(service: GatewayService) -> APIRouter:
     """The route, over the recognizer of `service`."""
     router = APIRouter(tags=["FunASR"])
 
-    @router.post("/asr", summary="Transcribe a recording", openapi_extra=form_body(AsrForm))
+    @router.post(
+        "/asr",
+        summary="Transcribe a recording",
+        responses=answers(examples.ASR),
+        openapi_extra=form_body(AsrForm),
+    )
     async def asr(request: Request) -> dict[str, Any]:
         """Text, segments and word times in seconds.
 

@@ -74,12 +74,12 @@ async def _lines(first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]) -> 
     try:
         async for event in rest:
             yield _line(event)
+        yield "data: [DONE]\n\n"
     except TandemError as error:
         yield _line(openai_error_body(error))
     except Exception:
         yield _line(openai_error_body(InternalError("internal error, see the log of the server")))
         raise
-    yield "data: [DONE]\n\n"
 
 
 def _line(event: dict[str, Any]) -> str:
