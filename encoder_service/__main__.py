@@ -52,7 +52,8 @@ def load_speakers(config: EncoderConfig, settings: EngineConfig) -> SpeakerEmbed
     if directory is None:
         return None
     device, window = torch.device(settings.device), config.speaker_window
-    windows = SpeakerConfig(window=window, shift=config.speaker_shift, piece=2 * window)
+    batch = config.max_batch_seconds if device.type == "cuda" else SpeakerConfig.batch
+    windows = SpeakerConfig(window=window, shift=config.speaker_shift, piece=2 * window, batch=batch)
     return SpeakerEmbedder(load_speaker_model(directory), device, speaker_dtype(settings, device), windows)
 
 

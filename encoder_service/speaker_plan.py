@@ -19,13 +19,14 @@ class SpeakerConfig:
     """Seconds. One embedding for each `window`, windows about `shift` apart, evenly over a segment.
 
     The network reads each second once, in pieces of `piece` or of one window, so that all inputs have one of
-    two shapes; windows take their statistics from its frames. `batch` bounds what it reads at once.
+    two shapes; windows take their statistics from its frames. `batch` bounds what it reads at once: few
+    launches on a GPU, what fits the cache on a CPU.
     """
 
     window: float = 1.5
     shift: float = 0.75
     piece: float = 3.0
-    batch: float = 96.0
+    batch: float = 48.0
 
     def __post_init__(self) -> None:
         if not 0 < self.shift <= self.window <= self.piece:
@@ -85,8 +86,10 @@ def plan_windows(
 def _timeline(samples: int, pieces: tuple[Piece, ...], frame_counts: list[int], sample_rate: int) -> IntArray:
     """For each 20 ms of the segment, the row among all frames of all pieces."""
     step = FRAME_SECONDS * sample_rate
-    at = np.arange(max(2, math.floor(samples / step))) * step
     starts = np.array([piece.start for piece in pieces])
+    # The last frames need a whole analysis window, so there are fewer than 20 ms steps in the segment.
+    filled = round(starts[-1] / step) + frame_counts[-1]
+    at = np.arange(max(2, min(filled, math.floor(samples / step)))) * step
     owner = np.clip(np.searchsorted(starts, at, side="right") - 1, 0, None)
     counts = np.array(frame_counts)
     within = np.round((at - starts[owner]) / step).astype(np.int64)

@@ -54,8 +54,10 @@ def diarize(
 
 
 def turns_of(segment: SegmentEmbeddings, labels: LabelArray) -> list[Turn]:
-    """The turns of one segment, given the label of each of its windows."""
+    """The turns of one segment, given the label of each of its windows; none where there is no window."""
     turns: list[Turn] = []
+    if not len(labels):
+        return turns
     for label, (start, end) in zip(
         labels.tolist(), itertools.pairwise(segment.borders.tolist()), strict=True
     ):

@@ -23,8 +23,8 @@ class OnlineConfig:
     `min_seconds` of speech. `history_windows` bounds what the final clustering sees in full.
     """
 
-    match: float = 0.6
-    min_seconds: float = 1.0
+    match: float = 0.66
+    min_seconds: float = 1.5
     max_speakers: int = 32
     history_windows: int = 20_000
     diarization: DiarizationConfig = field(default_factory=DiarizationConfig)
@@ -66,7 +66,7 @@ class OnlineTracker:
         found = diarize(self._history, self._num_speakers, self._config.diarization)
         names = self._names(found.labels)
         return tuple(
-            tuple(turns_of(sentence, names[labels])) if len(labels) else ()
+            tuple(turns_of(sentence, names[labels]))
             for sentence, labels in zip(self._history, found.labels, strict=True)
         )
 

@@ -31,4 +31,14 @@ def recording(name: str) -> npt.NDArray[np.float32]:
 @cache
 def vad_weights() -> Path:
     """The directory of FSMN-VAD's weights, fetched first where `make setup` has not run."""
-    return fetch(next(package for package in PACKAGES if package.directory == "vad"))
+    return _fetched("vad")
+
+
+@cache
+def speaker_weights() -> Path:
+    """The directory of CAM++'s weights, fetched first where `make setup` has not run."""
+    return _fetched("speaker")
+
+
+def _fetched(directory: str) -> Path:
+    return fetch(next(package for package in PACKAGES if package.directory == directory))
