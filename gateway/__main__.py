@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import logging
 import sys
+from functools import partial
 
 from gateway.api.grpc import SERVICE, AsrServicer
 from gateway.api.http import make_app
 from gateway.api.http_server import HttpServerConfig, http_server
+from gateway.api.realtime_funasr import RealtimeDefaults, read_hotwords, realtime_server
 from gateway.backends.encoder import EncoderBackend
 from gateway.config import GatewayConfig, parse
 from gateway.live import live_sessions
@@ -43,7 +45,7 @@ async def serve(config: GatewayConfig) -> None:
         preparer = await resources.enter_async_context(make_preparer(config))
         recognizer = Recognizer(await fetch_model(encoder), encoder, preparer)
         service.sessions = await resources.enter_async_context(live_sessions(config, recognizer))
-        server.beside.append(service.sessions.drain)
+        server.beside.append(partial(service.sessions.drain, config.drain_seconds))
         service.recognizer = recognizer
 
     async with listening:
@@ -53,6 +55,13 @@ async def serve(config: GatewayConfig) -> None:
                 config.http_host, config.http_port, config.drain_seconds, config.max_audio_bytes
             )
             server.beside.append((await listening.enter_async_context(http_server(app, http))).stop)
+        if config.realtime_port:
+            defaults = RealtimeDefaults(
+                config.language or None, read_hotwords(config.hotword_file), config.endpoint_mode == "client"
+            )
+            await listening.enter_async_context(
+                realtime_server(service, config.realtime_host, config.realtime_port, defaults)
+            )
         await run(server, start, resources.aclose)
 
 

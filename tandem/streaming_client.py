@@ -1,11 +1,12 @@
-"""Live recognition from Python, surviving lost connections: `stream` for scripts, `LiveStream` for asyncio."""
+"""Live recognition from Python across lost connections: `stream` for scripts, `LiveStream` for asyncio."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -97,9 +98,10 @@ class LiveStream:
         give_up = loop.time() + self.options.reconnect
         while not self._ended:
             try:
-                async for event in self._call():
-                    give_up, delay = loop.time() + self.options.reconnect, _FIRST_DELAY
-                    yield event
+                async with contextlib.aclosing(self._call()) as events:
+                    async for event in events:
+                        give_up, delay = loop.time() + self.options.reconnect, _FIRST_DELAY
+                        yield event
                 if not self._ended:
                     raise Unavailable("the server closed the stream")
             except Unavailable:
@@ -109,7 +111,7 @@ class LiveStream:
                 delay = min(2 * delay, _MAX_DELAY)
                 self.reconnects += 1
 
-    async def _call(self) -> AsyncIterator[LiveEvent]:
+    async def _call(self) -> AsyncGenerator[LiveEvent, None]:
         config = streaming_config(self.options)
         if self._token:
             config.resume_token = self._token

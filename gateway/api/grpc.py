@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 
 from gateway.api.streaming import streaming_recognize
@@ -39,8 +40,10 @@ class AsrServicer(asr_pb2_grpc.AsrServiceServicer):
     async def StreamingRecognize(
         self, request_iterator: AsyncIterator[pb.StreamingRecognizeRequest], context: handlers.Context
     ) -> AsyncIterator[pb.StreamingRecognizeResponse]:
-        async for response in streaming_recognize(self._service.live(), request_iterator, context):
-            yield response
+        responses = streaming_recognize(self._service.live(), request_iterator, context)
+        async with contextlib.aclosing(responses):
+            async for response in responses:
+                yield response
 
     @handlers.unary
     async def GetCapabilities(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,7 +35,7 @@ class Call(Protocol):
 
 async def streaming_recognize(
     sessions: SessionRegistry, requests: AsyncIterator[pb.StreamingRecognizeRequest], call: Call
-) -> AsyncIterator[pb.StreamingRecognizeResponse]:
+) -> AsyncGenerator[pb.StreamingRecognizeResponse, None]:
     """The responses of one call. Raises typed errors; a broken connection leaves the session waiting."""
     config = await _config(requests)
     held, after = _session(sessions, config)
@@ -46,9 +46,12 @@ async def streaming_recognize(
     reading = asyncio.create_task(pump.run())
     over = False
     try:
-        async for message in _responses(session, updates, reading, interim=_interim(config)):
-            over = over or message.HasField("ended")
-            yield message
+        async with contextlib.aclosing(
+            _responses(session, updates, reading, interim=_interim(config))
+        ) as responses:
+            async for message in responses:
+                over = over or message.HasField("ended")
+                yield message
     except TandemError:
         over = True
         raise
@@ -81,7 +84,7 @@ def _interim(config: pb.StreamingConfig) -> bool:
 
 async def _responses(
     session: LiveSession, updates: AsyncIterator[Update], reading: asyncio.Task[None], *, interim: bool
-) -> AsyncIterator[pb.StreamingRecognizeResponse]:
+) -> AsyncGenerator[pb.StreamingRecognizeResponse, None]:
     """Updates as messages, progress in between, and the reader's error if it has one."""
     heard = session.cursors.received
     following = asyncio.ensure_future(anext(updates, None))

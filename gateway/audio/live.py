@@ -11,9 +11,9 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 
-from gateway.audio.errors import UndecodableAudio
 from gateway.audio.g711 import decode_alaw, decode_mulaw
 from gateway.audio.types import SAMPLE_RATE, RawEncoding
+from tandem.errors import InvalidAudio
 
 Pcm = NDArray[np.int16]
 
@@ -152,7 +152,7 @@ class OpusDecoder:
 
     def _taken(self) -> Pcm:
         if self._error is not None:
-            raise UndecodableAudio(f"the Opus stream cannot be decoded: {self._error}")
+            raise InvalidAudio(f"the Opus stream cannot be decoded: {self._error}")
         frames, self._frames = self._frames, []
         return _joined(frames)
 

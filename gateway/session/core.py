@@ -192,6 +192,11 @@ class SessionCore:
         return sum(len(u.samples) for u in self._closed if u.samples is not None) / SAMPLE_RATE
 
     @property
+    def last_index(self) -> int:
+        """Index of the utterance that began last; -1 before the first."""
+        return self._next_index - 1
+
+    @property
     def speaking_since(self) -> float | None:
         """Where running speech began; None outside speech."""
         return None if self._running is None else self._running.start / SAMPLE_RATE

@@ -132,6 +132,11 @@ class LiveSession:
         return self._core.cursors
 
     @property
+    def last_index(self) -> int:
+        """Index of the utterance that began last; -1 before the first."""
+        return self._core.last_index
+
+    @property
     def speaking_since(self) -> float | None:
         return self._core.speaking_since
 

@@ -18,6 +18,7 @@ from gateway.session.speakers import SpeakerTracker
 from tandem.errors import CapabilityMissing, InvalidRequest, Overloaded
 
 _TICK = 0.25
+_DRAIN_POLL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class SessionRegistry:
         return self._speakers is not None
 
     def open(self, options: SessionOptions) -> Held:
-        """A new session. Raises Overloaded, CapabilityMissing."""
+        """A new session. Raises Overloaded, CapabilityMissing, InvalidRequest."""
         if len(self._held) >= self._config.max_sessions or self._draining:
             raise Overloaded(f"{len(self._held)} live sessions are open", retry_after=5.0)
         tracker = None
@@ -79,9 +80,11 @@ class SessionRegistry:
             if self._speakers is None:
                 raise CapabilityMissing("speakers are not available on this server")
             tracker = self._speakers(options)
-        session = LiveSession(
-            options, self._backend, self._make_ears(), self._config.limits, self._clock, self._load, tracker
-        )
+        limits, ears = self._config.limits, self._make_ears()
+        try:
+            session = LiveSession(options, self._backend, ears, limits, self._clock, self._load, tracker)
+        except ValueError as error:
+            raise InvalidRequest.of("config.endpoint", str(error)) from error
         held = Held(session, secrets.token_urlsafe(16))
         self._held[held.token] = held
         return held
@@ -126,11 +129,16 @@ class SessionRegistry:
             elif now - held.lost_at >= self._config.limits.grace:
                 self.close(held)
 
-    async def drain(self) -> None:
-        """No new sessions; those that run finish what has been said and end."""
+    async def drain(self, timeout: float) -> None:
+        """No new sessions; those that run finish what has been said, tell their clients and end."""
         self._draining = True
+        give_up = self._clock() + timeout
         for held in list(self._held.values()):
             held.session.stop(EndReason.DRAIN)
+            if held.lost_at is not None:
+                self.close(held)
+        while self._held and self._clock() < give_up:
+            await asyncio.sleep(_DRAIN_POLL)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[SessionRegistry]:
