@@ -15,9 +15,10 @@ from starlette.websockets import WebSocketDisconnect
 
 from gateway.api.forms import split_terms
 from gateway.api.spool import AudioSpool
+from gateway.api.websocket_messages import error_message, final_message, progress_message
 from gateway.service import GatewayService
 from tandem.errors import InternalError, InvalidRequest, LimitExceeded, TandemError
-from tandem.results import RecognizeOptions, Segment, TimestampSource, Transcript, Word
+from tandem.results import RecognizeOptions, Transcript
 
 log = logging.getLogger("tandem.gateway.websocket")
 
@@ -193,7 +194,7 @@ class OfflineSession:
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-        await self._send({**final_message(transcript), "duration_ms": duration_ms})
+        await self._send(final_message(transcript, duration_ms))
 
     async def _recognize(self, spool: AudioSpool) -> Transcript:
         request_id = uuid.uuid4().hex[:16]
@@ -220,13 +221,10 @@ class OfflineSession:
         while True:
             await self._progress.wait()
             self._progress.clear()
-            await self._send({"sentences": [], "is_final": False, "duration_ms": self._duration_ms})
+            await self._send(progress_message(self._duration_ms))
 
     async def _send_error(self, error: TandemError) -> None:
-        body: dict[str, Any] = {"event": "error", "error": str(error), "reason": error.reason}
-        if error.retry_after is not None:
-            body["retry_after"] = error.retry_after
-        await self._send(body)
+        await self._send(error_message(error))
 
     async def _send(self, body: dict[str, Any]) -> None:
         async with self._sending:
@@ -237,31 +235,3 @@ class OfflineSession:
             self._spool.close()
         self._spool, self._num_bytes = None, 0
         self._progress.clear()
-
-
-def final_message(transcript: Transcript) -> dict[str, Any]:
-    """`sentences` with times in ms, `spk` where speakers were asked for, words where there are times."""
-    timed = transcript.timestamp_source is not TimestampSource.NONE
-    return {
-        "sentences": [_sentence(segment, timed) for segment in transcript.segments],
-        "is_final": True,
-        "timestamp_source": transcript.timestamp_source.value,
-    }
-
-
-def _sentence(segment: Segment, timed: bool) -> dict[str, Any]:
-    body: dict[str, Any] = {"text": segment.text, "start": _ms(segment.start), "end": _ms(segment.end)}
-    if segment.speaker is not None:
-        number = segment.speaker.removeprefix("SPK")
-        body["spk"] = int(number) if number.isdigit() else segment.speaker
-    if timed:
-        body["words"] = [_word(word) for word in segment.words]
-    return body
-
-
-def _word(word: Word) -> dict[str, Any]:
-    return {"word": word.text, "start": _ms(word.start), "end": _ms(word.end)}
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

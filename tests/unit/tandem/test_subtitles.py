@@ -9,8 +9,9 @@ from itertools import pairwise
 
 import pytest
 
+from tandem.cues import SubtitleStyle, cues
 from tandem.results import Segment, Transcript, Word
-from tandem.subtitles import SubtitleStyle, cues, to_srt, to_tsv, to_vtt
+from tandem.subtitles import to_srt, to_tsv, to_vtt
 
 ENGLISH = (
     "The quick brown fox jumps over the lazy dog, and then it goes home to rest. After that, nothing much "
