@@ -77,8 +77,6 @@ class DecoderTier:
     async def _close(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        # Stopped already unless loading failed; a server that is only dropped complains at exit.
-        await self._server.server.stop(None)
         if self._engine is not None:
             await self._engine.close()
 

@@ -108,7 +108,7 @@ def spawn(name: str, module: str, arguments: Sequence[str], address: str, log_di
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT if log is not None else None,
-        start_new_session=True,
+        process_group=0,  # a session of its own lets a busy engine starve its clients (autogroup)
         preexec_fn=_die_with_parent if sys.platform == "linux" else None,
     )
     if log is not None:

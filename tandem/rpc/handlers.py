@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -17,6 +18,8 @@ from tandem.errors import Cancelled, InternalError, TandemError
 from tandem.rpc.status import from_rpc_error, to_status
 
 log = logging.getLogger("tandem.rpc")
+
+_DRAIN_SECONDS = 0.25
 
 Response = TypeVar("Response")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -30,6 +33,7 @@ def unary(method: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable
         try:
             return await method(self, request, context)
         except BaseException as error:
+            await _drain(error, request)
             await _fail(error, context)
 
     return wrapper
@@ -41,14 +45,29 @@ def streaming(method: Callable[..., AsyncIterator[Response]]) -> Callable[..., A
     @functools.wraps(method)
     async def wrapper(self: object, request: object, context: Context) -> AsyncIterator[Response]:
         try:
-            async for response in method(self, request, context):
-                yield response
+            generator = cast(AsyncGenerator[Response, None], method(self, request, context))
+            async with contextlib.aclosing(generator) as responses:
+                async for response in responses:
+                    yield response
         except GeneratorExit:
             raise
         except BaseException as error:
+            await _drain(error, request)
             await _fail(error, context)
 
     return wrapper
+
+
+async def _drain(error: BaseException, request: object) -> None:
+    """Read what a client is still sending before its call is ended.
+
+    A grpc.aio client whose write meets the end of the call reports INTERNAL, not the status it was sent.
+    """
+    if isinstance(error, Exception) and isinstance(request, AsyncIterable):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                async for _ in request:
+                    continue
 
 
 async def _fail(error: BaseException, context: Context) -> NoReturn:

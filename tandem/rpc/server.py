@@ -131,4 +131,5 @@ async def run(
         log.info("ready on %s", server.address)
         await server.wait()
     finally:
+        await server.server.stop(None)  # stopped already unless starting failed
         await close()

@@ -44,6 +44,13 @@ class Servicer:
         if self.failure is not None:
             raise self.failure
 
+    @handlers.streaming
+    async def upload(self, requests: AsyncIterator[pb.Tensor], context: object) -> AsyncIterator[pb.Tensor]:
+        async for request in requests:
+            if self.failure is not None:
+                raise self.failure
+            yield request
+
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[tuple[Servicer, TierServer, grpc.aio.Channel]]:
@@ -55,6 +62,7 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[Servicer, TierServer, gr
     }
     methods = {
         "Call": grpc.unary_unary_rpc_method_handler(servicer.call, **codec),
+        "Upload": grpc.stream_stream_rpc_method_handler(servicer.upload, **codec),
         "Stream": grpc.unary_stream_rpc_method_handler(servicer.stream, **codec),
     }
     server.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
@@ -137,3 +145,18 @@ async def test_health_names_and_drain_finish_running_calls(served: Any) -> None:
     servicer.release.set()
     assert (await running).data == b"y"
     await stopping
+
+
+async def test_a_client_that_is_still_sending_gets_the_status_and_not_an_internal_error(served: Any) -> None:
+    servicer, _, channel = served
+    servicer.failure = errors.InvalidAudio("bad from the start")
+
+    async def pieces() -> AsyncIterator[pb.Tensor]:
+        for _ in range(20):
+            yield pb.Tensor(data=bytes(50_000))
+
+    for _ in range(30):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in caller(channel, "Upload", "stream_stream")(pieces(), timeout=5):
+                continue
+        assert type(from_rpc_error(caught.value)) is errors.InvalidAudio
