@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -113,7 +113,7 @@ class EncoderEngine:
                 compact=compact.get(row),
                 dense=dense.get(row),
                 encoder_out=to_numpy(states[row, : frames[row]]) if item.encoder_out else None,
-                times=times,
+                times=times if item.speakers else replace(times, speakers=0.0),
                 batch_size=len(items),
                 speakers=speakers.get(row),
             )

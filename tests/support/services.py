@@ -34,6 +34,7 @@ def stack(
     engine: str,
     decoder_args: Sequence[str] = (),
     gateway_args: Sequence[str] = (),
+    encoder_args: Sequence[str] = (),
     http_port: int = 0,
 ) -> Iterator[Stack]:
     """The three tiers on Unix sockets; HTTP on a port of 127.0.0.1 where one is given."""
@@ -45,6 +46,7 @@ def stack(
             engine=engine,
             decoder_args=decoder_args,
             gateway_args=gateway_args,
+            encoder_args=encoder_args,
             http_port=http_port,
             log_dir=root,
         )

@@ -18,7 +18,7 @@ from tests.unit.gateway.speakers.voices import conversation, sentence, speakers,
 def wrong(found: LabelArray, true: LabelArray) -> float:
     """Share of windows whose cluster mostly holds another speaker."""
     right = sum(np.bincount(true[found == label]).max() for label in np.unique(found))
-    return 1 - right / len(true)
+    return float(1 - right / len(true))
 
 
 @pytest.mark.parametrize("count", range(1, 11))

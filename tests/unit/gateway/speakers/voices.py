@@ -30,7 +30,7 @@ def windows(voices: FloatArray, labels: LabelArray, seed: int = 1) -> FloatArray
 
 def sentence(embeddings: FloatArray, start: float, shift: float = 0.75) -> SegmentEmbeddings:
     """A segment of 1.5 s windows every `shift` seconds."""
-    starts = start + shift * np.arange(len(embeddings))
+    starts = np.asarray(start + shift * np.arange(len(embeddings)), dtype=np.float64)
     return SegmentEmbeddings(start, float(starts[-1]) + 1.5, embeddings, starts, starts + 1.5)
 
 
