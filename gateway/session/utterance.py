@@ -16,6 +16,7 @@ from tandem.results import RecognizeOptions, Segment
 SAMPLE_RATE = 16_000
 # A word that straddles the end of a decode is in its text already.
 _STRADDLE = 8 * FRAME_SHIFT
+_FULL_STOPS = ".?!。？！"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,12 @@ class Utterance:
         """What has been heard so far: the last hypothesis, and after it what only CTC has heard yet."""
         if not self.rollback.hypothesis:
             return self.timeline.text()
+        text = self.rollback.hypothesis
         tail = self.timeline.tail(self.rollback.covered + _STRADDLE)
-        return join_texts([self.rollback.hypothesis, tail])
+        if tail and not self.rollback.fixed.endswith(text):
+            # A sentence that goes on was not over.
+            text = text.rstrip(_FULL_STOPS)
+        return join_texts([text if text.startswith(self.rollback.fixed) else self.rollback.fixed, tail])
 
     def show(self, now: int) -> Partial | None:
         """A partial of speech up to sample `now`; None when nothing changed since the last one."""
