@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse
 
 from gateway.api.errors import RequestScope, add_error_handlers
 from gateway.api.openai import openai_router
+from gateway.api.realtime_openai import realtime_router
 from gateway.api.rest import asr_router
 from gateway.api.websocket import websocket_router
 from gateway.service import GatewayService
@@ -23,6 +24,7 @@ Speech recognition with language-model decoders.
 * `POST /asr`: the offline route of FunASR's vLLM guide.
 * `POST /v1/audio/transcriptions`: OpenAI's route, for the `openai` package and all that speaks it.
 * `WS /ws`: `START`, `LANGUAGE:zh`, `HOTWORDS:a,b`, `SPK:true`, PCM16 16 kHz mono audio, `STOP`.
+* `WS /v1/realtime?intent=transcription`: OpenAI's real-time transcription sessions.
 
 Errors are `{"error": {"code", "message", "reason", "request_id", "violations"?, "retry_after"?}}`;
 under `/v1` they have OpenAI's form. Every answer carries `X-Request-ID`: the client's own, or a new one.
@@ -51,6 +53,7 @@ def make_app(
     app.include_router(asr_router(service))
     app.include_router(openai_router(service))
     app.include_router(websocket_router(service, cors_origins))
+    app.include_router(realtime_router(service, cors_origins))
     return app
 
 

@@ -39,7 +39,7 @@ def websocket_router(service: GatewayService, allowed_origins: Sequence[str] = (
 
     @router.websocket("/ws")
     async def ws(websocket: WebSocket) -> None:
-        if not _origin_allowed(websocket, allowed_origins):
+        if not origin_allowed(websocket, allowed_origins):
             await websocket.close(1008, "origin not allowed")
             return
         await websocket.accept()
@@ -54,7 +54,7 @@ def websocket_router(service: GatewayService, allowed_origins: Sequence[str] = (
     return router
 
 
-def _origin_allowed(websocket: WebSocket, allowed: Sequence[str]) -> bool:
+def origin_allowed(websocket: WebSocket, allowed: Sequence[str]) -> bool:
     """Browsers do not apply CORS to WebSockets, so that the same opt-in is checked here."""
     origin = websocket.headers.get("origin")
     if origin is None or "*" in allowed or origin in allowed:

@@ -110,11 +110,13 @@ class SessionCore:
         self._forget()
         self._schedule()
 
-    def update(self, language: str | None, hotwords: tuple[str, ...]) -> None:
+    def reconfigure(self, options: SessionOptions) -> None:
         """Holds for every decode that starts from now on, the final of running speech included."""
         self._heard_at = self._clock()
-        changed = replace(self.options.recognize, language=language, hotwords=hotwords)
-        self.options = replace(self.options, recognize=changed)
+        self._endpoints.reconfigure(options, self._abilities.max_segment)
+        before, self.options = self.options, options
+        if before.recognize == options.recognize:
+            return
         if self._running is not None and self._running.speculation is not None:
             self._drop_speculation(self._running)
         self._schedule()

@@ -65,6 +65,12 @@ class Endpoints:
                 yield Endpoint(event.boundary, event.time_ms * _SAMPLES_PER_MS, cut)
             yield None
 
+    def reconfigure(self, options: SessionOptions, max_segment: float) -> None:
+        """Endpoints by other options from now on."""
+        config = _options(options, max_segment).detector(STREAMING_SCHEDULE)
+        self._detector.reconfigure(config)
+        self.never_cut_before = earliest_cut_ms(config) * _SAMPLES_PER_MS
+
     @property
     def pause(self) -> float:
         """Seconds the pause in running speech has lasted; 0 while there is speech."""

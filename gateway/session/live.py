@@ -19,7 +19,7 @@ from gateway.session.jobs import DecodeJob, JobKind
 from gateway.session.outbox import Outbox
 from gateway.session.ring import Pcm
 from gateway.session.speakers import SpeakerTracker
-from tandem.errors import InternalError, TandemError
+from tandem.errors import InternalError, InvalidRequest, TandemError
 from tandem.results import Segment
 
 log = logging.getLogger("tandem.gateway.session")
@@ -93,7 +93,15 @@ class LiveSession:
 
     def update(self, language: str | None, hotwords: tuple[str, ...]) -> None:
         """Language and hotwords for what follows and for the final of running speech."""
-        self._core.update(language, hotwords)
+        now = self.options
+        self.reconfigure(replace(now, recognize=replace(now.recognize, language=language, hotwords=hotwords)))
+
+    def reconfigure(self, options: SessionOptions) -> None:
+        """Other options for what follows and for the final of running speech."""
+        try:
+            self._core.reconfigure(options)
+        except ValueError as error:
+            raise InvalidRequest.of("endpoint", str(error)) from error
         self._carry_out()
 
     def stop(self, reason: EndReason = EndReason.CLIENT) -> None:

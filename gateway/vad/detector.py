@@ -124,6 +124,12 @@ class EndpointDetector:
         events, self._events = self._events, []
         return events
 
+    def reconfigure(self, config: DetectorConfig) -> None:
+        """Other endpoints from the next frame on; running speech goes on."""
+        self._config = config
+        self._max_frames = config.max_segment_ms // FRAME_MS
+        self._cut_costs = deque(self._cut_costs, maxlen=_cut_search(self._max_frames))
+
     def end_now(self, time_ms: int) -> None:
         """The client ends the segment at `time_ms`, at or after the last frame; the next starts no earlier.
 

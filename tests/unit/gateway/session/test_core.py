@@ -8,6 +8,7 @@ from gateway.session.config import SessionLimits, SessionOptions
 from gateway.session.events import Ended, EndReason, Failed, Partial, SpeechBegan, SpeechEnded
 from gateway.session.jobs import JobKind
 from tandem.errors import Unavailable
+from tandem.results import RecognizeOptions
 from tests.unit.gateway.session.simulation import Script, World, check_promises
 
 
@@ -67,7 +68,7 @@ def test_finals_displace_partials_and_keep_their_order() -> None:
 
 def test_hotwords_and_language_hold_for_what_follows() -> None:
     world = World().play(Script().pause(0.5).say(6).pause(1.0).audio)
-    world.core.update("en", ("tandem",))
+    world.core.reconfigure(SessionOptions(RecognizeOptions(language="en", hotwords=("tandem",))))
     world.carry_out()
     world.play(Script().pause(2.0).audio).finish()
     before, after = world.jobs(JobKind.FINAL)
