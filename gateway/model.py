@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.align.words import WordAligner
 from gateway.backends.encoder import EncoderBackend, ModelInfo
 from gateway.text.ctc_tokenizer import CtcTokenizer
 from gateway.text.detokenize import Detokenizer
@@ -22,12 +23,13 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class ServedModel:
-    """The checkpoint behind this gateway. `ctc_tokenizer` is None where the model has no CTC branch."""
+    """The checkpoint behind this gateway; without a CTC branch it has no `ctc_tokenizer` and no `aligner`."""
 
     info: ModelInfo
     prompts: PromptBuilder
     detokenizer: Detokenizer
     ctc_tokenizer: CtcTokenizer | None
+    aligner: WordAligner | None
 
     @property
     def public_name(self) -> str:
@@ -48,4 +50,5 @@ async def fetch_model(encoder: EncoderBackend) -> ServedModel:
             await asyncio.sleep(_POLL_SECONDS)
     llm = files[LLM_TOKENIZER]
     ctc = CtcTokenizer(files[CTC_TOKENIZER], info.ctc_vocab_size) if info.has_ctc else None
-    return ServedModel(info, PromptBuilder(llm, info.prompt_style), Detokenizer(llm), ctc)
+    aligner = WordAligner(ctc, info.frame_shift) if ctc is not None else None
+    return ServedModel(info, PromptBuilder(llm, info.prompt_style), Detokenizer(llm), ctc, aligner)

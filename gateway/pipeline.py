@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gateway.assemble import Heard, build_segment
+from gateway.audio.types import SAMPLE_RATE
 from gateway.backends.encoder import EncoderBackend, Samples, SegmentRequest, SegmentResult
 from gateway.model import ServedModel
-from gateway.prepare import Preparer, Span
+from gateway.prepare import Prepared, Preparer, Span
 from gateway.speakers.offline import name_speakers
 from gateway.text.budget import output_budget
-from gateway.text.clean import clean_transcript
-from gateway.text.ctc_text import greedy_text, has_speech
+from gateway.text.ctc_text import has_speech
 from gateway.text.posteriors import CtcPosteriors
 from gateway.text.prompt import Prompt, PromptOptions
-from gateway.text.repetition import collapse_repetitions
 from gateway.text.script import join_texts
 from tandem.errors import CapabilityMissing, LimitExceeded, Overloaded
 from tandem.results import RecognizeOptions, Segment, TimestampSource, Timing, Transcript
 
-SAMPLE_RATE = 16_000
 _MAX_OVERLOAD_RETRIES = 8
 
 
@@ -32,6 +31,15 @@ class PipelineLimits:
     """Bounds of one recognition: a long file must not fill the encoder's queue alone."""
 
     max_parallel_segments: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribed:
+    """One span's segment, what the tiers answered for it, and the seconds its alignment took."""
+
+    segment: Segment
+    result: SegmentResult
+    align_seconds: float
 
 
 class Recognizer:
@@ -65,29 +73,32 @@ class Recognizer:
         if options.speakers and not self.model.info.has_speakers:
             raise CapabilityMissing("the encoder has no speaker model; see GetCapabilities.speakers")
         prepared = await self._preparer.prepare(audio, options, self.model.info.max_segment)
-        results = await self._transcribe_all(
-            prepared.samples, prepared.spans, options, request_id, on_segment
-        )
-        segments = [segment for segment, _ in results if segment.text or options.details]
+        # Turns are cut between words, so speakers need word times whether or not they are asked for.
+        aligned = replace(options, word_times=options.word_times or options.speakers)
+        results = await self._transcribe_all(prepared, aligned, request_id, on_segment)
+        segments = [item.segment for item in results if item.segment.text or options.details]
         clustering = 0.0
         if options.speakers:
-            voices = [result.voices.shifted(segment.start) for segment, result in results if result.voices]
+            voices = [
+                item.result.voices.shifted(item.segment.start) for item in results if item.result.voices
+            ]
             named, clustering = await name_speakers(segments, voices, options.num_speakers)
-            segments = list(named)
+            segments = [part if options.word_times else replace(part, words=()) for part in named]
         timing = Timing(
             total=time.perf_counter() - started,
             audio_decode=prepared.decode_seconds,
             vad=prepared.vad_seconds,
-            encode_queue=sum(result.encode_queue for _, result in results),
-            encode=sum(result.encode for _, result in results),
-            decode=sum(result.decode for _, result in results),
-            speakers=clustering + sum(result.speakers for _, result in results),
+            encode_queue=sum(item.result.encode_queue for item in results),
+            encode=sum(item.result.encode for item in results),
+            decode=sum(item.result.decode for item in results),
+            align=sum(item.align_seconds for item in results),
+            speakers=clustering + sum(item.result.speakers for item in results),
         )
         return Transcript(
             text=join_texts(segment.text for segment in segments),
             segments=tuple(segments),
-            duration=len(prepared.samples) / SAMPLE_RATE,
-            timestamp_source=TimestampSource.NONE,
+            duration=prepared.duration,
+            timestamp_source=self._timestamp_source(options),
             language=options.language,
             timing=timing,
             request_id=request_id,
@@ -99,23 +110,23 @@ class Recognizer:
 
     async def _transcribe_all(
         self,
-        samples: Samples,
-        spans: Sequence[Span],
+        prepared: Prepared,
         options: RecognizeOptions,
         request_id: str,
         on_segment: Callable[[Segment], None] | None,
-    ) -> list[tuple[Segment, SegmentResult]]:
+    ) -> list[Transcribed]:
         gate = asyncio.Semaphore(self._limits.max_parallel_segments)
 
-        async def one(index: int, span: Span) -> tuple[Segment, SegmentResult]:
+        async def one(index: int, span: Span) -> Transcribed:
             async with gate:
+                samples = prepared.samples(span)
                 return await self.transcribe_span(samples, span, options, f"{request_id}/{index}")
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(i, span)) for i, span in enumerate(spans)]
+                tasks = [group.create_task(one(i, span)) for i, span in enumerate(prepared.spans)]
                 for task in tasks:
-                    segment, _ = await task
+                    segment = (await task).segment
                     if on_segment is not None and segment.text:
                         on_segment(segment)
         except ExceptionGroup as failures:
@@ -129,7 +140,7 @@ class Recognizer:
         options: RecognizeOptions,
         request_id: str,
         previous_text: str = "",
-    ) -> tuple[Segment, SegmentResult]:
+    ) -> Transcribed:
         """One segment of `samples`, with times from their start; its text continues `previous_text`."""
         duration = (span.end - span.start) / SAMPLE_RATE
         if duration > self.model.info.max_segment:
@@ -148,7 +159,14 @@ class Recognizer:
             plain = replace(request, prompt=self._prompt(replace(options, hotwords=()), previous_text))
             result = await self._send(plain)
             request = plain
-        return self._segment(span, request, result, options, previous_text), result
+        heard = Heard(span, request, result, previous_text)
+        began = time.perf_counter()
+        segment = await asyncio.to_thread(build_segment, self.model, heard, options)
+        return Transcribed(segment, result, time.perf_counter() - began)
+
+    def _timestamp_source(self, options: RecognizeOptions) -> TimestampSource:
+        aligned = options.word_times and self.model.aligner is not None
+        return TimestampSource.CTC if aligned else TimestampSource.NONE
 
     def _prompt(self, options: RecognizeOptions, previous_text: str) -> Prompt:
         return self.model.prompts.build(
@@ -171,29 +189,3 @@ class Recognizer:
             except Overloaded as error:
                 await asyncio.sleep(error.retry_after or 0.5)
         return await self._encoder.transcribe(request, ctc=self.model.info.has_ctc)
-
-    def _segment(
-        self,
-        span: Span,
-        request: SegmentRequest,
-        result: SegmentResult,
-        options: RecognizeOptions,
-        previous_text: str,
-    ) -> Segment:
-        ctc_text = None
-        if self.model.ctc_tokenizer is not None and result.posteriors is not None:
-            ctc_text = greedy_text(result.posteriors, self.model.ctc_tokenizer)
-        text = clean_transcript(previous_text + self.model.detokenizer.decode(result.token_ids))
-        segment = Segment(
-            text=collapse_repetitions(text, ctc_text),
-            start=span.start / SAMPLE_RATE,
-            end=span.end / SAMPLE_RATE,
-        )
-        if not options.details:
-            return segment
-        return replace(
-            segment,
-            prompt_token_ids=tuple(request.prompt.token_ids(result.num_embeds)),
-            token_ids=result.token_ids,
-            ctc_text=ctc_text,
-        )

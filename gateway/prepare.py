@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.audio.pool import AudioPool
-from gateway.audio.types import SAMPLE_RATE, DecodeLimits
+from gateway.audio.types import SAMPLE_RATE, DecodeLimits, DecodeOptions
 from gateway.backends.encoder import Samples
 from gateway.config import GatewayConfig
 from gateway.vad.fsmn import FsmnVad
@@ -22,20 +22,33 @@ from tandem.results import RecognizeOptions
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of the recording in samples, end exclusive."""
+    """A stretch of the recording in samples, end exclusive. `channel` is 0 for the mix, else 1-based."""
 
     start: int
     end: int
+    channel: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """float32 samples [n] at 16 kHz, the spans to transcribe, and the seconds each step took."""
+    """Samples at 16 kHz, the spans to transcribe in order of time, and the seconds each step took.
 
-    samples: Samples
+    channels: float32 [n] each; one, the mix, unless channels were asked for apart.
+    """
+
+    channels: tuple[Samples, ...]
     spans: tuple[Span, ...]
     decode_seconds: float
     vad_seconds: float
+
+    @property
+    def duration(self) -> float:
+        """Seconds of audio."""
+        return len(self.channels[0]) / SAMPLE_RATE
+
+    def samples(self, span: Span) -> Samples:
+        """The channel that a span is in."""
+        return self.channels[max(0, span.channel - 1)]
 
 
 class Preparer:
@@ -51,20 +64,25 @@ class Preparer:
         `audio` is a recording's bytes or its file.
         """
         started = time.perf_counter()
-        decoded = await self._pool.decode(audio)
-        samples = decoded.channel()
+        decoded = await self._pool.decode(audio, DecodeOptions(mix=not options.separate_channels))
+        channels = tuple(decoded.channel(index) for index in range(decoded.num_channels))
         decode_seconds = time.perf_counter() - started
-        if not options.vad:
-            return Prepared(samples, (Span(0, len(samples)),), decode_seconds, 0.0)
         started = time.perf_counter()
+        tags = range(1, len(channels) + 1) if options.separate_channels else (0,)
+        spans: list[Span] = []
+        for tag, samples in zip(tags, channels, strict=True):
+            spans += await self._spans(samples, tag, options, max_segment)
+        spans.sort(key=lambda span: (span.start, span.channel))
+        return Prepared(channels, tuple(spans), decode_seconds, time.perf_counter() - started)
+
+    async def _spans(
+        self, samples: Samples, channel: int, options: RecognizeOptions, max_segment: float
+    ) -> list[Span]:
+        if not options.vad:
+            return [Span(0, len(samples), channel)]
         found = await asyncio.to_thread(segment, self._vad, samples, vad_options(options, max_segment))
-        spans = (part.samples(SAMPLE_RATE) for part in found)
-        return Prepared(
-            samples,
-            tuple(Span(part.start, min(part.stop, len(samples))) for part in spans),
-            decode_seconds,
-            time.perf_counter() - started,
-        )
+        parts = (part.samples(SAMPLE_RATE) for part in found)
+        return [Span(part.start, min(part.stop, len(samples)), channel) for part in parts]
 
 
 def vad_options(options: RecognizeOptions, max_segment: float) -> VadOptions:

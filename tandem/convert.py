@@ -40,6 +40,7 @@ def options_to_config(options: RecognizeOptions) -> pb.RecognitionConfig:
         speakers=pb.SpeakerConfig(enabled=options.speakers, num_speakers=options.num_speakers),
         endpoint=endpoint,
         max_new_tokens=options.max_new_tokens,
+        separate_channels=options.separate_channels,
         details=options.details,
         request_id=options.request_id,
     )
@@ -63,6 +64,7 @@ def config_to_options(config: pb.RecognitionConfig) -> RecognizeOptions:
         else defaults.fixed_silence,
         max_segment=seconds(endpoint.max_segment) if endpoint.HasField("max_segment") else None,
         max_new_tokens=config.max_new_tokens if config.HasField("max_new_tokens") else None,
+        separate_channels=config.separate_channels,
         details=config.details,
         request_id=config.request_id,
     )
@@ -123,7 +125,7 @@ def segment_from_message(message: pb.Segment) -> Segment:
         text=message.text,
         start=seconds(message.start),
         end=seconds(message.end),
-        words=tuple(Word(w.text, seconds(w.start), seconds(w.end), w.score) for w in message.words),
+        words=tuple(Word(w.text, seconds(w.start), seconds(w.end), round(w.score, 4)) for w in message.words),
         speaker=message.speaker if message.HasField("speaker") else None,
         channel=message.channel_tag,
         prompt_token_ids=tuple(message.prompt_token_ids),

@@ -27,7 +27,8 @@ class RecognizeOptions:
 
     `language` is an ISO code or a name, None lets the model decide. `dynamic_silence` shortens the required
     silence as a segment grows; `silence_schedule` replaces the built-in steps. `max_segment` is in seconds,
-    None is the model's own limit. `max_new_tokens` None scales the budget to the segment's duration.
+    None is the model's own limit. `separate_channels` recognises each channel by itself instead of their
+    mix. `max_new_tokens` None scales the budget to the segment's duration.
     """
 
     language: str | None = None
@@ -42,6 +43,7 @@ class RecognizeOptions:
     fixed_silence: float = 0.8
     max_segment: float | None = None
     max_new_tokens: int | None = None
+    separate_channels: bool = False
     details: bool = False
     request_id: str = ""
 

@@ -55,6 +55,7 @@ class AsrServicer(asr_pb2_grpc.AsrServiceServicer):
             model_hash=info.model_hash,
             server_version=__version__,
             streaming=self._service.sessions is not None,
+            word_times=info.has_ctc,
             speakers=info.has_speakers,
             max_audio_duration=duration(limits.max_audio_duration),
             max_segment_duration=duration(info.max_segment),

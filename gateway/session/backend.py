@@ -74,10 +74,10 @@ class RecognizerBackend:
                 delay = min(2 * delay, _MAX_DELAY)
 
     async def _once(self, job: DecodeJob) -> Decoded:
-        segment, _ = await self._recognizer.transcribe_span(
+        transcribed = await self._recognizer.transcribe_span(
             job.samples, Span(0, len(job.samples)), job.options, self._id(job), job.previous_text
         )
-        return Decoded(shifted(segment, job.start / SAMPLE_RATE))
+        return Decoded(shifted(transcribed.segment, job.start / SAMPLE_RATE))
 
     def _id(self, job: DecodeJob) -> str:
         prefix = job.options.request_id or self._name

@@ -12,4 +12,5 @@ def duration(seconds: float) -> Duration:
 
 
 def seconds(message: Duration) -> float:
-    return message.seconds + message.nanos / 1e9
+    """To the microsecond, as `duration` writes it."""
+    return round(message.seconds + message.nanos / 1e9, 6)
