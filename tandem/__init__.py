@@ -9,13 +9,18 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tandem.client import AsyncClient, Client
     from tandem.errors import TandemError
+    from tandem.patience import Patience
     from tandem.results import RecognizeOptions, Segment, SilenceStep, TimestampSource, Transcript, Word
+    from tandem.sdk import AutoModelVLLM, FunASRNanoVLLM
     from tandem.streaming_client import LiveStream, StreamOptions, stream
 
 _HOME = {
     "AsyncClient": "tandem.client",
+    "AutoModelVLLM": "tandem.sdk",
     "Client": "tandem.client",
+    "FunASRNanoVLLM": "tandem.sdk",
     "LiveStream": "tandem.streaming_client",
+    "Patience": "tandem.patience",
     "RecognizeOptions": "tandem.results",
     "Segment": "tandem.results",
     "SilenceStep": "tandem.results",
@@ -29,8 +34,11 @@ _HOME = {
 
 __all__ = [
     "AsyncClient",
+    "AutoModelVLLM",
     "Client",
+    "FunASRNanoVLLM",
     "LiveStream",
+    "Patience",
     "RecognizeOptions",
     "Segment",
     "SilenceStep",

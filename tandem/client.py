@@ -2,50 +2,100 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import threading
+import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeAlias
 
 import grpc
 import grpc.aio
+import tenacity
 
 from tandem.asr.v1 import asr_pb2 as pb
 from tandem.asr.v1 import asr_pb2_grpc
 from tandem.convert import options_to_config, response_to_transcript
+from tandem.patience import Patience, give_up_after, recommended_timeout
 from tandem.results import RecognizeOptions, Transcript
 from tandem.rpc.channels import channel_options
 from tandem.rpc.status import from_rpc_error
+from tandem.waves import SAMPLE_RATE, to_wav
 
-Audio = bytes | str | Path
-"""A recording: its bytes, or the path of its file."""
+Audio: TypeAlias = Any
+"""A recording: its bytes, the path of its file, or samples (array or tensor, float in [-1, 1] or int16)."""
+
+_UNLIMITED = -1
+"""The server's limits count, not this side's: a recording is as large as it is."""
 
 
-def _request(audio: Audio, options: RecognizeOptions | None) -> pb.RecognizeRequest:
-    data = audio if isinstance(audio, bytes) else Path(audio).read_bytes()
-    return pb.RecognizeRequest(config=options_to_config(options or RecognizeOptions()), audio=data)
+def load_audio(audio: Audio, sample_rate: int = SAMPLE_RATE) -> bytes:
+    """The recording in its container. Raises OSError for a file, TypeError or ValueError for samples."""
+    if isinstance(audio, bytes):
+        return audio
+    if isinstance(audio, (str, Path)):
+        return Path(audio).read_bytes()
+    return to_wav(audio, sample_rate)
+
+
+def _request(audio: Audio, options: RecognizeOptions | None, sample_rate: int) -> pb.RecognizeRequest:
+    config = options_to_config(options or RecognizeOptions())
+    return pb.RecognizeRequest(config=config, audio=load_audio(audio, sample_rate))
+
+
+def _budget(request: pb.RecognizeRequest, timeout: float | None) -> float:
+    return recommended_timeout(request.audio) if timeout is None else timeout
+
+
+def _rest(started: float, budget: float) -> float | None:
+    """What is left of `budget` seconds for one more attempt; None sets no deadline."""
+    return None if math.isinf(budget) else max(0.001, budget - (time.monotonic() - started))
 
 
 class Client:
-    """A blocking client.
+    """A blocking client; its methods may be called from several threads at the same time.
 
     >>> with Client("localhost:50051") as client:
     ...     print(client.recognize("meeting.wav").text)
 
-    Every call raises a subclass of tandem.errors.TandemError.
+    Calls that an overloaded or starting server refused are made again, when and as often as `patience`
+    says. Every call raises a subclass of tandem.errors.TandemError.
     """
 
-    def __init__(self, target: str = "localhost:50051") -> None:
-        self._channel = grpc.insecure_channel(target, options=channel_options())
+    def __init__(self, target: str = "localhost:50051", *, patience: Patience | None = None) -> None:
+        self.target = target
+        self._patience = patience or Patience()
+        self._channel = grpc.insecure_channel(target, options=channel_options(_UNLIMITED))
         self._stub = asr_pb2_grpc.AsrServiceStub(self._channel)
+        self._closed = threading.Event()
 
     def recognize(
-        self, audio: Audio, options: RecognizeOptions | None = None, *, timeout: float | None = None
+        self,
+        audio: Audio,
+        options: RecognizeOptions | None = None,
+        *,
+        timeout: float | None = None,
+        sample_rate: int = SAMPLE_RATE,
     ) -> Transcript:
-        """Transcribe one recording. `timeout` is in seconds."""
-        try:
-            return response_to_transcript(self._stub.Recognize(_request(audio, options), timeout=timeout))
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+        """Transcribe one recording. `sample_rate` is that of samples, files know theirs.
+
+        `timeout` is in seconds for all attempts together; None is a minute and twice the recording's
+        duration, math.inf is no limit.
+        """
+        request = _request(audio, options, sample_rate)
+        budget, started = _budget(request, timeout), time.monotonic()
+
+        def attempt() -> Transcript:
+            try:
+                return response_to_transcript(self._stub.Recognize(request, timeout=_rest(started, budget)))
+            except grpc.RpcError as error:
+                raise from_rpc_error(error) from error
+
+        retrying = tenacity.Retrying(
+            **give_up_after(self._patience, budget), sleep=tenacity.sleep_using_event(self._closed)
+        )
+        return retrying(attempt)
 
     def capabilities(self, *, timeout: float | None = 10) -> pb.GetCapabilitiesResponse:
         """What the server can do and its limits."""
@@ -55,6 +105,8 @@ class Client:
             raise from_rpc_error(error) from error
 
     def close(self) -> None:
+        """Running calls in other threads end with Cancelled."""
+        self._closed.set()
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -69,20 +121,33 @@ class Client:
 class AsyncClient:
     """An asyncio client with the calls of `Client`."""
 
-    def __init__(self, target: str = "localhost:50051") -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=channel_options())
+    def __init__(self, target: str = "localhost:50051", *, patience: Patience | None = None) -> None:
+        self.target = target
+        self._patience = patience or Patience()
+        self._channel = grpc.aio.insecure_channel(target, options=channel_options(_UNLIMITED))
         self._stub: asr_pb2_grpc.AsrServiceAsyncStub = asr_pb2_grpc.AsrServiceStub(self._channel)
 
     async def recognize(
-        self, audio: Audio, options: RecognizeOptions | None = None, *, timeout: float | None = None
+        self,
+        audio: Audio,
+        options: RecognizeOptions | None = None,
+        *,
+        timeout: float | None = None,
+        sample_rate: int = SAMPLE_RATE,
     ) -> Transcript:
-        """Transcribe one recording. `timeout` is in seconds."""
-        try:
-            return response_to_transcript(
-                await self._stub.Recognize(_request(audio, options), timeout=timeout)
-            )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+        """Transcribe one recording, as Client.recognize does."""
+        request = await asyncio.to_thread(_request, audio, options, sample_rate)
+        budget, started = _budget(request, timeout), time.monotonic()
+
+        async def attempt() -> Transcript:
+            try:
+                return response_to_transcript(
+                    await self._stub.Recognize(request, timeout=_rest(started, budget))
+                )
+            except grpc.RpcError as error:
+                raise from_rpc_error(error) from error
+
+        return await tenacity.AsyncRetrying(**give_up_after(self._patience, budget))(attempt)
 
     async def capabilities(self, *, timeout: float | None = 10) -> pb.GetCapabilitiesResponse:
         """What the server can do and its limits."""

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 
-from tandem.errors import InvalidRequest
+from tandem.local import DEMO, EngineOptions, demo_directory, resolve
 
-DEMO = "demo"
-
-
-def demo_directory() -> Path:
-    """The checkpoint that comes with the source tree (models/demo), or the one TANDEM_DEMO_MODEL names."""
-    override = os.environ.get("TANDEM_DEMO_MODEL")
-    path = Path(override) if override else Path(__file__).resolve().parents[2] / "models" / "demo"
-    if not (path / "config.yaml").is_file():
-        raise InvalidRequest(f"the demo model is not at {path}; set TANDEM_DEMO_MODEL or pass --model")
-    return path
-
-
-def resolve(model: str) -> str:
-    """A directory or hub id; "demo" is the bundled checkpoint."""
-    return str(demo_directory()) if model == DEMO else model
+__all__ = [
+    "DEMO",
+    "add_model_flags",
+    "decoder_flags",
+    "demo_directory",
+    "encoder_flags",
+    "engine_options",
+    "resolve",
+]
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,18 +36,25 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-model-len", type=int, default=4096, help="prompt and output tokens together")
 
 
+def engine_options(options: argparse.Namespace) -> EngineOptions:
+    """The shared flags as the services take them."""
+    return EngineOptions(
+        model=options.model,
+        hub=options.hub,
+        device=options.device,
+        dtype=options.dtype,
+        engine=options.engine,
+        tensor_parallel_size=options.tensor_parallel_size,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        max_model_len=options.max_model_len,
+    )
+
+
 def encoder_flags(options: argparse.Namespace) -> list[str]:
     """The encoder's own flags out of the shared ones."""
-    flags = ["--dtype", options.dtype]
-    return [*flags, "--device", options.device] if options.device else flags
+    return engine_options(options).encoder_args()
 
 
 def decoder_flags(options: argparse.Namespace) -> list[str]:
     """The decoder's own flags out of the shared ones."""
-    flags = [
-        *("--dtype", options.dtype),
-        *("--tensor-parallel-size", str(options.tensor_parallel_size)),
-        *("--gpu-memory-utilization", str(options.gpu_memory_utilization)),
-        *("--max-model-len", str(options.max_model_len)),
-    ]
-    return [*flags, "--device", options.device] if options.device else flags
+    return engine_options(options).decoder_args()

@@ -1,0 +1,98 @@
+"""Many recordings through one server: a bounded number in flight, answers in the order of the input."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from tandem.client import Client
+from tandem.errors import LimitExceeded, TandemError
+from tandem.inputs import Recording
+from tandem.patience import recommended_timeout
+from tandem.results import RecognizeOptions, Transcript
+
+_AHEAD = 4
+"""A long recording at the head does not stop those behind it: so many times in_flight may be done or wait."""
+
+Failure = TandemError | OSError | ValueError | TypeError
+"""What one recording may fail with: the server's answer, its file, or its samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One recording's transcript, or why there is none."""
+
+    recording: Recording
+    transcript: Transcript | None = None
+    error: Failure | None = None
+
+    def result(self) -> Transcript:
+        """The transcript; raises the error with the recording's name in its message."""
+        if self.transcript is not None:
+            return self.transcript
+        assert self.error is not None
+        raise named(self.recording.name, self.error) from self.error
+
+
+def named(name: str, error: Failure) -> Exception:
+    """The same kind of error, its message beginning with the recording's name."""
+    if isinstance(error, TandemError):
+        return type(error)(
+            f"{name}: {error}",
+            violations=error.violations,
+            retry_after=error.retry_after,
+            metadata=error.metadata,
+        )
+    return error if isinstance(error, OSError) else type(error)(f"{name}: {error}")
+
+
+@dataclass(frozen=True, slots=True)
+class ManyOptions:
+    """`in_flight`: recordings sent at the same time. `timeout`: seconds for each, None scales with its
+    duration and with `in_flight`. `whole_if_possible`: one segment where the model's limit allows it."""
+
+    recognize: RecognizeOptions = field(default_factory=RecognizeOptions)
+    in_flight: int = 16
+    timeout: float | None = None
+    whole_if_possible: bool = False
+
+
+def transcribe_many(target: str, items: Iterable[Recording], options: ManyOptions) -> Iterator[Outcome]:
+    """Outcomes in the order of `items`. Closing the iterator cancels what is in flight."""
+    waiting: deque[Future[Outcome]] = deque()
+    client = Client(target)
+    pool = ThreadPoolExecutor(options.in_flight, thread_name_prefix="tandem-many")
+    try:
+        for item in items:
+            waiting.append(pool.submit(_transcribe, client, item, options))
+            while waiting and (waiting[0].done() or len(waiting) >= options.in_flight * _AHEAD):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        client.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _transcribe(client: Client, item: Recording, options: ManyOptions) -> Outcome:
+    try:
+        audio = item.load()
+        timeout = (
+            recommended_timeout(audio) * options.in_flight if options.timeout is None else options.timeout
+        )
+        return Outcome(item, _ask(client, audio, options, timeout or math.inf))
+    except (TandemError, OSError, ValueError, TypeError) as error:
+        return Outcome(item, error=error)
+
+
+def _ask(client: Client, audio: bytes, options: ManyOptions, timeout: float) -> Transcript:
+    wanted = options.recognize
+    if options.whole_if_possible:
+        try:
+            return client.recognize(audio, replace(wanted, vad=False), timeout=timeout)
+        except LimitExceeded:
+            wanted = replace(wanted, vad=True)
+    return client.recognize(audio, wanted, timeout=timeout)

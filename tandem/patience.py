@@ -1,0 +1,60 @@
+"""How long a client waits for an answer, and when it asks again: the server's own advice comes first."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import tenacity
+
+from tandem.errors import Overloaded, TandemError, Unavailable
+from tandem.waves import wav_duration
+
+_BASE_SECONDS = 60.0
+_SECONDS_PER_AUDIO_SECOND = 2.0
+_LOWEST_BYTE_RATE = 2000
+"""Of compressed speech: 16 kbit/s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Attempts in all, and seconds between them where the server gives no advice: doubling, with jitter."""
+
+    attempts: int = 8
+    first_delay: float = 0.25
+    max_delay: float = 10.0
+
+
+def recommended_timeout(audio: bytes) -> float:
+    """Seconds to wait for a recording's transcript: a minute and twice its duration.
+
+    The duration of compressed audio is not known here: the longest that its size allows counts.
+    """
+    duration = wav_duration(audio)
+    if duration is None:
+        duration = len(audio) / _LOWEST_BYTE_RATE
+    return _BASE_SECONDS + _SECONDS_PER_AUDIO_SECOND * duration
+
+
+def give_up_after(patience: Patience, budget: float) -> dict[str, Any]:
+    """Arguments of a tenacity retrier: Overloaded and Unavailable, within `budget` seconds in all."""
+    stop: Any = tenacity.stop_after_attempt(patience.attempts)
+    if not math.isinf(budget):
+        stop = stop | tenacity.stop_before_delay(budget)
+    return {
+        "retry": tenacity.retry_if_exception_type((Overloaded, Unavailable)),
+        "wait": lambda state: _delay(state, patience),
+        "stop": stop,
+        "reraise": True,
+    }
+
+
+def _delay(state: tenacity.RetryCallState, patience: Patience) -> float:
+    """The server's retry_after, else exponential; up to a quarter more, since clients must not come at once."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    advised = error.retry_after if isinstance(error, TandemError) else None
+    doubled = patience.first_delay * 2.0 ** (state.attempt_number - 1)
+    delay = min(doubled, patience.max_delay) if advised is None else advised
+    return delay * (1 + random.random() / 4)

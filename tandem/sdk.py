@@ -1,0 +1,217 @@
+"""Drop-in for FunASR's vLLM classes: local services or a running server behind `generate()`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from tandem.errors import Unavailable
+from tandem.inputs import Input, recordings
+from tandem.many import ManyOptions, Outcome, transcribe_many
+from tandem.results import RecognizeOptions, SilenceStep
+from tandem.sdk_results import result_dict
+from tandem.waves import SAMPLE_RATE
+
+log = logging.getLogger("tandem.sdk")
+
+Schedule = Iterable[tuple[float, float]]
+"""Steps (speech in ms, silence in ms): up to that much speech, that much silence ends a segment."""
+
+
+def schedule_steps(schedule: Schedule | None) -> tuple[SilenceStep, ...]:
+    """The guide's schedule in seconds; its last step counts for all that is longer."""
+    steps = [SilenceStep(speech / 1000, silence / 1000) for speech, silence in schedule or ()]
+    if steps:
+        steps[-1] = SilenceStep(math.inf, steps[-1].silence)
+    return tuple(steps)
+
+
+class _Model:
+    """What both classes share: the services, and one call over many recordings."""
+
+    def __init__(self, server: str | None, **engine: Any) -> None:
+        self._services = None
+        self._close = weakref.finalize(self, lambda: None)
+        if server is not None:
+            self.server = server
+            return
+        # Only local use needs what the services are made of.
+        from tandem.local import EngineOptions, LocalServices
+
+        self._services = LocalServices(EngineOptions(**engine))
+        self.server = self._services.address
+        self._close.detach()
+        self._close = weakref.finalize(self, self._services.close)
+
+    def close(self) -> None:
+        """End the services that this object started. Also done when it is collected, and at exit."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _outcomes(self, inputs: Input, sample_rate: int, options: ManyOptions) -> Iterator[Outcome]:
+        if not self._close.alive:
+            raise ValueError("the model has been closed")
+        for outcome in transcribe_many(self.server, recordings(inputs, sample_rate), options):
+            if isinstance(outcome.error, Unavailable) and self._services is not None:
+                self._services.check()
+            yield outcome
+
+    def _results(
+        self, inputs: Input, sample_rate: int, options: ManyOptions, on_error: str, sentences: bool
+    ) -> list[dict[str, Any]]:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f'on_error is "raise" or "skip", not {on_error!r}')
+        results = []
+        for outcome in self._outcomes(inputs, sample_rate, options):
+            if outcome.error is not None and on_error == "skip":
+                log.warning("%s is skipped: %s", outcome.recording.name, outcome.error)
+                continue
+            results.append(result_dict(outcome.recording.key, outcome.result(), sentences=sentences))
+        return results
+
+
+class AutoModelVLLM(_Model):
+    """Recognises recordings of any length, cut at pauses.
+
+    >>> with AutoModelVLLM(model="FunAudioLLM/Fun-ASR-Nano-2512") as model:
+    ...     for result in model.generate(["a.wav", "b.wav"], language="中文"):
+    ...         print(result["key"], result["text"])
+
+    Without `server` (the gRPC address of a running one) the three services start as child processes, and
+    end with this object. Raises tandem.launcher.LaunchError when they do not start.
+    """
+
+    def __init__(
+        self,
+        model: str = "demo",
+        hub: Literal["ms", "hf"] = "hf",
+        device: str | None = None,
+        dtype: str = "auto",
+        tensor_parallel_size: int = 1,
+        gpu_memory_utilization: float = 0.8,
+        max_model_len: int = 4096,
+        engine: Literal["auto", "vllm", "transformers"] = "auto",
+        server: str | None = None,
+    ) -> None:
+        super().__init__(
+            server,
+            model=model,
+            hub=hub,
+            device=device,
+            dtype=dtype,
+            tensor_parallel_size=tensor_parallel_size,
+            gpu_memory_utilization=gpu_memory_utilization,
+            max_model_len=max_model_len,
+            engine=engine,
+        )
+
+    def generate(
+        self,
+        input: Input,
+        *,
+        language: str | None = None,
+        hotwords: Sequence[str] = (),
+        itn: bool = True,
+        max_new_tokens: int | None = None,
+        vad: bool = True,
+        dynamic_silence: bool = True,
+        silence_schedule: Schedule | None = None,
+        spk: bool = False,
+        num_speakers: int | None = None,
+        sentence_info: bool = False,
+        batch_size: int = 16,
+        sample_rate: int = SAMPLE_RATE,
+        on_error: Literal["raise", "skip"] = "raise",
+        timeout: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """A dict per recording, in order: key, text, timestamps [{token, start_time, end_time, score}].
+
+        `input` is a path, wav.scp, jsonl, bytes, samples, or a list of these. `vad=False` decodes each as
+        one segment and raises LimitExceeded where the model's limit is exceeded. `spk` and `sentence_info`
+        add sentence_info [{text, start, end, timestamp, spk}] in milliseconds. `batch_size` recordings are
+        in flight at a time. The error of a recording names it.
+        """
+        wanted = RecognizeOptions(
+            language=language,
+            hotwords=_words(hotwords),
+            itn=itn,
+            vad=vad,
+            speakers=spk,
+            num_speakers=num_speakers,
+            dynamic_silence=dynamic_silence,
+            silence_schedule=schedule_steps(silence_schedule),
+            max_new_tokens=max_new_tokens,
+        )
+        options = ManyOptions(wanted, batch_size, timeout)
+        return self._results(input, sample_rate, options, on_error, sentence_info or spk)
+
+
+class FunASRNanoVLLM(_Model):
+    """Recognises recordings as one segment each, as the published engine does.
+
+    What is longer than the model's limit (60 s) is cut at pauses, where the published engine loses text.
+    """
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str = "demo",
+        hub: Literal["ms", "hf"] = "hf",
+        device: str | None = None,
+        dtype: str = "auto",
+        tensor_parallel_size: int = 1,
+        gpu_memory_utilization: float = 0.8,
+        max_model_len: int = 2048,
+        engine: Literal["auto", "vllm", "transformers"] = "auto",
+        server: str | None = None,
+    ) -> Self:
+        """Start the services, or use those at `server`. Raises tandem.launcher.LaunchError."""
+        return cls(
+            server,
+            model=model,
+            hub=hub,
+            device=device,
+            dtype=dtype,
+            tensor_parallel_size=tensor_parallel_size,
+            gpu_memory_utilization=gpu_memory_utilization,
+            max_model_len=max_model_len,
+            engine=engine,
+        )
+
+    def generate(
+        self,
+        inputs: Input,
+        *,
+        hotwords: Sequence[str] = (),
+        language: str | None = None,
+        itn: bool = True,
+        max_new_tokens: int | None = None,
+        batch_size: int = 16,
+        sample_rate: int = SAMPLE_RATE,
+        on_error: Literal["raise", "skip"] = "raise",
+        timeout: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """A dict per recording, in order, as AutoModelVLLM.generate gives them."""
+        wanted = RecognizeOptions(
+            language=language, hotwords=_words(hotwords), itn=itn, max_new_tokens=max_new_tokens
+        )
+        options = ManyOptions(wanted, batch_size, timeout, whole_if_possible=True)
+        return self._results(inputs, sample_rate, options, on_error, sentences=False)
+
+
+def _words(hotwords: Sequence[str]) -> tuple[str, ...]:
+    """A string is a comma-separated list: its characters are never meant."""
+    if isinstance(hotwords, str):
+        return tuple(word.strip() for word in hotwords.split(",") if word.strip())
+    return tuple(hotwords)
