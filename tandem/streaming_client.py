@@ -17,7 +17,7 @@ import grpc.aio
 from tandem.asr.v1 import asr_pb2 as pb
 from tandem.asr.v1 import asr_pb2_grpc
 from tandem.errors import Unavailable
-from tandem.live_events import Ended, Final, LiveEvent
+from tandem.live_events import Cursors, Ended, Final, LiveEvent
 from tandem.results import RecognizeOptions
 from tandem.rpc.channels import channel_options
 from tandem.rpc.durations import duration, seconds
@@ -60,6 +60,8 @@ class LiveStream:
         self.options = options or StreamOptions()
         self.session_id = ""
         self.reconnects = 0
+        self.cursors = Cursors(0.0, 0.0, 0.0)
+        """How far the server was at the event given last."""
         self._channel = grpc.aio.insecure_channel(target, options=channel_options())
         self._stub: asr_pb2_grpc.AsrServiceAsyncStub = asr_pb2_grpc.AsrServiceStub(self._channel)
         self._log = SentLog(self.options.encoding.bytes_per_second(self.options.sample_rate))
@@ -141,7 +143,9 @@ class LiveStream:
         if response.HasField("started"):
             self.session_id, self._token = response.started.session_id, response.started.resume_token
             ready.set_result(seconds(response.cursors.received))
-        self._log.received(seconds(response.cursors.received))
+        at = response.cursors
+        self.cursors = Cursors(seconds(at.received), seconds(at.decoded), seconds(at.final))
+        self._log.received(self.cursors.received)
 
     def _is_new(self, event: LiveEvent) -> bool:
         if isinstance(event, Final):

@@ -29,7 +29,7 @@ class PartialPolicy:
     stage1_decodes: int = 10
     rollback_chars: int = 8
     speculate_after: float = 0.2
-    load_factor: float = 1.0
+    load_factor: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)

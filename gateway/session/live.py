@@ -6,7 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from gateway.session.core import SessionCore
 from gateway.session.ears import Ears
 from gateway.session.events import Cursors, Ended, EndReason, Failed, Final, Refined, Update
 from gateway.session.jobs import DecodeJob, JobKind
+from gateway.session.load import Load
 from gateway.session.outbox import Outbox
 from gateway.session.ring import Pcm
 from gateway.session.speakers import SpeakerTracker
@@ -28,17 +29,6 @@ _NOTHING: Pcm = np.empty(0, dtype=np.int16)
 # Samples pushed at once; between two blocks other sessions have their turn.
 _BLOCK = 16_000
 _BACKLOG_POLL = 0.02
-
-
-@dataclass(slots=True)
-class Load:
-    """Language-model partials outstanding in this gateway; beyond `limit` sessions skip theirs."""
-
-    limit: int
-    running: int = 0
-
-    def spare(self) -> bool:
-        return self.running < self.limit
 
 
 class LiveSession:
@@ -175,8 +165,7 @@ class LiveSession:
             self._publish(update)
 
     async def _run(self, job: DecodeJob) -> None:
-        partial = job.kind is JobKind.PARTIAL
-        self._load.running += partial
+        begun = self._load.begin(job.kind)
         try:
             run = self._backend.ctc if job.kind is JobKind.CTC else self._backend.decode
             answer = await run(job)
@@ -189,7 +178,7 @@ class LiveSession:
         else:
             self._core.done(job, answer)
         finally:
-            self._load.running -= partial
+            self._load.end(job.kind, begun)
         self._tasks.pop(job.id, None)
         self._carry_out()
 

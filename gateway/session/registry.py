@@ -13,7 +13,8 @@ from gateway.session.backend import Backend
 from gateway.session.config import PartialPolicy, SessionLimits, SessionOptions
 from gateway.session.ears import Ears
 from gateway.session.events import Ended, EndReason, Failed, Update
-from gateway.session.live import LiveSession, Load
+from gateway.session.live import LiveSession
+from gateway.session.load import Load
 from gateway.session.speakers import SpeakerTracker
 from tandem.errors import CapabilityMissing, InvalidRequest, Overloaded
 
@@ -55,7 +56,7 @@ class SessionRegistry:
     ) -> None:
         self._backend, self._make_ears, self._config = backend, make_ears, config
         self._speakers, self._clock = speakers, clock
-        self._load = Load(config.max_llm_partials)
+        self._load = Load(config.max_llm_partials, clock)
         self._held: dict[str, Held] = {}
         self._draining = False
 

@@ -1,0 +1,211 @@
+"""Live recognition under load: paced clients, each sending 100 ms frames in real time.
+
+    python -m benchmarks.streaming --streams 1 4 8 [--server HOST:PORT] [--audio FILE --reference FILE]
+
+Times are wall clock at the client. "first partial": after speech begins in the recording. "final": after the
+frame that brought the endpoint was sent, and after speech ended. "lag": age of the newest audio that a
+message covers. Errors are word errors against the reference, and against what one stream alone gets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from gateway.audio.decode import decode
+from tandem.cli.models import resolve
+from tandem.launcher import private_stack
+from tandem.live_events import Ended, Final, LiveEvent, Partial, SpeechBegan, SpeechEnded
+from tandem.results import RecognizeOptions
+from tandem.streaming_client import LiveStream, StreamOptions
+
+RATE, FRAME = 16_000, 1_600
+TRAILING_SILENCE = 2.5
+# What the detector keeps after the last speech frame, and hears before the first one.
+_TAIL, _LOOK_BACK = 0.11, 0.25
+_STAGGER = 2.0
+
+
+@dataclass(slots=True)
+class Measured:
+    """Seconds of each kind, and the text, of one or many streams."""
+
+    first_partial: list[float] = field(default_factory=list)
+    final_after_endpoint: list[float] = field(default_factory=list)
+    final_after_speech: list[float] = field(default_factory=list)
+    lag: list[float] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    failed: int = 0
+
+    def add(self, other: Measured) -> None:
+        for name in ("first_partial", "final_after_endpoint", "final_after_speech", "lag", "texts"):
+            getattr(self, name).extend(getattr(other, name))
+        self.failed += other.failed
+
+
+@dataclass(slots=True)
+class Client:
+    """One stream: what was sent when, and what came back when."""
+
+    audio: np.ndarray[tuple[int], np.dtype[np.int16]]
+    begin: float = 0.0
+    measured: Measured = field(default_factory=Measured)
+    onsets: dict[int, float] = field(default_factory=dict)
+    endpoints: dict[int, float] = field(default_factory=dict)
+    finals: list[str] = field(default_factory=list)
+
+    async def run(self, target: str, options: StreamOptions, delay: float) -> Measured:
+        await asyncio.sleep(delay)
+        loop = asyncio.get_running_loop()
+        async with LiveStream(target, options) as live:
+            self.begin = loop.time()
+            sending = asyncio.create_task(self._send(live))
+            async for event in live:
+                self._note(event, live.cursors.received, loop.time() - self.begin)
+            await sending
+        self.measured.texts.append(" ".join(text for text in self.finals if text))
+        return self.measured
+
+    async def _send(self, live: LiveStream) -> None:
+        loop = asyncio.get_running_loop()
+        for first in range(0, len(self.audio), FRAME):
+            due = self.begin + (first + FRAME) / RATE
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            await live.send(self.audio[first : first + FRAME].tobytes())
+        live.end()
+
+    def _note(self, event: LiveEvent, received: float, now: float) -> None:
+        if isinstance(event, SpeechBegan):
+            self.onsets[event.index] = event.at + _LOOK_BACK
+        elif isinstance(event, Partial):
+            self.measured.lag.append(now - event.end)
+            onset = self.onsets.pop(event.index, None)
+            if onset is not None:
+                self.measured.first_partial.append(now - onset)
+        elif isinstance(event, SpeechEnded):
+            self.endpoints[event.index] = received
+        elif isinstance(event, Final):
+            self.finals.append(event.segment.text)
+            if event.segment.end < len(self.audio) / RATE - TRAILING_SILENCE / 2:
+                self.measured.final_after_endpoint.append(now - self.endpoints[event.index])
+                self.measured.final_after_speech.append(now - event.segment.end + _TAIL)
+        elif not isinstance(event, Ended):
+            raise TypeError(f"unexpected event {event}")
+
+
+async def _streams(target: str, path: str, options: StreamOptions, delays: Sequence[float]) -> Measured:
+    samples = decode(Path(path).read_bytes()).channel()
+    pcm = np.rint(samples * 32767).astype(np.int16)
+    audio = np.concatenate([pcm, np.zeros(int(TRAILING_SILENCE * RATE), dtype=np.int16)])
+    together = Measured()
+    runs = [Client(audio).run(target, options, delay) for delay in delays]
+    for result in await asyncio.gather(*runs, return_exceptions=True):
+        if isinstance(result, Measured):
+            together.add(result)
+        else:
+            print(f"a stream failed: {result!r}", file=sys.stderr)
+            together.failed += 1
+    return together
+
+
+def _process(target: str, path: str, options: StreamOptions, delays: Sequence[float]) -> Measured:
+    return asyncio.run(_streams(target, path, options, delays))
+
+
+def measure(target: str, path: str, options: StreamOptions, streams: int, processes: int) -> Measured:
+    """`streams` clients at a time, begun over two seconds, spread over `processes`."""
+    delays = [_STAGGER * index / streams for index in range(streams)]
+    shares = [delays[first::processes] for first in range(min(processes, streams))]
+    together = Measured()
+    with ProcessPoolExecutor(len(shares)) as pool:
+        for part in pool.map(partial(_process, target, path, options), shares):
+            together.add(part)
+    return together
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[\w']+", text.lower())
+
+
+def word_errors(reference: Sequence[str], heard: Sequence[str]) -> int:
+    """Substitutions, insertions and deletions."""
+    row = list(range(len(heard) + 1))
+    for i, wanted in enumerate(reference, 1):
+        previous, row[0] = row[0], i
+        for j, got in enumerate(heard, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (wanted != got))
+    return row[-1]
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {"p50": float("nan"), "p95": float("nan")}
+    return {f"p{p}": round(float(np.percentile(values, p)) * 1000) for p in (50, 95)}
+
+
+def summary(streams: int, got: Measured, reference: str, alone: str) -> dict[str, object]:
+    """One row: milliseconds and word error rates."""
+    wanted = words(reference)
+    rates = [word_errors(wanted, words(text)) / max(1, len(wanted)) for text in got.texts]
+    same = [word_errors(words(alone), words(text)) / max(1, len(words(alone))) for text in got.texts]
+    return {
+        "streams": streams,
+        "failed": got.failed,
+        "first_partial_ms": _percentiles(got.first_partial),
+        "final_after_endpoint_ms": _percentiles(got.final_after_endpoint),
+        "final_after_speech_ms": _percentiles(got.final_after_speech),
+        "lag_ms": _percentiles(got.lag),
+        "partials_per_stream": round(len(got.lag) / max(1, len(got.texts)), 1),
+        "wer": round(float(np.mean(rates)), 4) if rates else None,
+        "wer_against_one_stream": round(float(np.mean(same)), 4) if same else None,
+    }
+
+
+@contextlib.contextmanager
+def _server(options: argparse.Namespace) -> Iterator[str]:
+    if options.server:
+        yield options.server
+        return
+    with private_stack(resolve(options.model), engine=options.engine) as stack:
+        yield stack.address
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--server", help="gRPC address; unset starts the three tiers")
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--audio", default="examples/meeting.flac")
+    parser.add_argument("--reference", default="examples/meeting.json", help='JSON with "text", or text')
+    parser.add_argument("--language", help="ISO code or name")
+    parser.add_argument("--processes", type=int, default=1, help="client processes")
+    options = parser.parse_args()
+    text = Path(options.reference).read_text(encoding="utf-8")
+    reference = str(json.loads(text)["text"]) if options.reference.endswith(".json") else text
+    wanted = StreamOptions(RecognizeOptions(language=options.language))
+    with _server(options) as target:
+        measure(target, options.audio, wanted, 1, 1)  # warm-up
+        alone = ""
+        for streams in options.streams:
+            got = measure(target, options.audio, wanted, streams, options.processes)
+            alone = alone or (got.texts[0] if got.texts else "")
+            print(json.dumps(summary(streams, got, reference, alone)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""How busy the decoder tier is, seen from this gateway: partials give way before finals become late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.session.jobs import JobKind
+
+_SMOOTHING = 0.2
+
+
+@dataclass(slots=True)
+class Load:
+    """Language-model decodes outstanding in all sessions of this gateway.
+
+    At most `limit` partials run at a time. While finals take longer than `target` seconds on average, one
+    at most, and none beside a final.
+    """
+
+    limit: int
+    clock: Callable[[], float]
+    target: float = 0.3
+    partials: int = 0
+    finals: int = 0
+    final_seconds: float = 0.0
+
+    def spare(self) -> bool:
+        """Whether one more partial may start."""
+        if self.final_seconds <= self.target:
+            return self.partials < self.limit
+        return self.partials == 0 and self.finals == 0
+
+    def begin(self, kind: JobKind) -> float:
+        """A decode starts; its time for end()."""
+        self.partials += kind is JobKind.PARTIAL
+        self.finals += kind is JobKind.FINAL
+        return self.clock()
+
+    def end(self, kind: JobKind, begun: float) -> None:
+        """It is over, one way or another."""
+        self.partials -= kind is JobKind.PARTIAL
+        if kind is JobKind.FINAL:
+            self.finals -= 1
+            self.final_seconds += _SMOOTHING * (self.clock() - begun - self.final_seconds)
