@@ -23,6 +23,13 @@ def client(http_services: HttpStack) -> Iterator[openai.OpenAI]:
         yield connected
 
 
+def timestamp(seconds: float, decimal: str) -> str:
+    """`hh:mm:ss,mmm` of a time within the first hour."""
+    milliseconds = round(seconds * 1000)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"00:{minutes:02d}:{rest // 1000:02d}{decimal}{rest % 1000:03d}"
+
+
 def create(client: openai.OpenAI, file: Path, **fields: Any) -> Any:
     return client.audio.transcriptions.create(
         model=fields.pop("model", "fun-asr-nano"), file=file, extra_body=SHORT, **fields
@@ -81,10 +88,12 @@ def test_subtitles_begin_and_end_with_the_speech(
     client: openai.OpenAI, dialogue: Path, expected: Any
 ) -> None:
     srt = create(client, dialogue, response_format="srt")
-    assert srt.startswith("1\n00:00:00,")
+    first, last = expected.segments[0].words[0], expected.segments[-1].words[-1]
+    assert srt.startswith(f"1\n{timestamp(first.start, ',')} --> ")
+    assert srt.rstrip().splitlines()[-2].endswith(timestamp(last.end, ","))
     assert srt.count(" --> ") >= len(expected.segments)
     vtt = create(client, dialogue, response_format="vtt")
-    assert vtt.startswith("WEBVTT\n\n00:00:00.")
+    assert vtt.startswith(f"WEBVTT\n\n{timestamp(first.start, '.')} --> ")
     assert vtt.count(" --> ") == srt.count(" --> ")
 
 
