@@ -21,7 +21,7 @@ class ClusterConfig:
     speech, unless its number is given; `max_speakers` bounds how many are found.
     """
 
-    cosine: float = 0.45
+    cosine: float = 0.5
     likeness: float = 0.68
     min_seconds: float = 2.5
     min_share: float = 0.002

@@ -16,7 +16,7 @@ Similarities = npt.NDArray[np.float64]
 # Mean cosine of two windows of one voice in different sentences, measured on real and synthetic speech with
 # CAM++ and 1.5 s windows, and how many pairs of windows that knowledge is worth.
 _PRIOR_COSINE = 0.6
-_PRIOR_PAIRS = 20.0
+_PRIOR_PAIRS = 60.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,7 @@ class OnlineConfig:
     `min_seconds` of speech. `history_windows` bounds what the final clustering sees in full.
     """
 
-    match: float = 0.66
+    match: float = 0.68
     min_seconds: float = 1.5
     max_speakers: int = 32
     history_windows: int = 20_000
