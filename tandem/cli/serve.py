@@ -20,9 +20,22 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ports.add_argument(
         "--cors-origin", action="append", default=[], help='origin of pages that may call HTTP, "*" for all'
     )
+    ports.add_argument(
+        "--realtime-port", type=int, default=10095, help="real-time WebSocket service; 0 for none"
+    )
     ports.add_argument("--encoder-port", type=int, default=50052)
     ports.add_argument("--decoder-port", type=int, default=50053)
+    live = parser.add_argument_group("real-time WebSocket service")
+    live.add_argument("--language", default="", help="of sessions that name none")
+    live.add_argument("--hotword-file", default="", help="hotwords of sessions that bring none, one a line")
+    live.add_argument("--endpoint-mode", choices=("server", "client"), default="server")
     parser.set_defaults(run=run)
+
+
+def _gateway_flags(options: argparse.Namespace) -> list[str]:
+    origins = [flag for origin in options.cors_origin for flag in ("--cors-origin", origin)]
+    live = ["--language", options.language, "--hotword-file", options.hotword_file]
+    return [*origins, *live, "--endpoint-mode", options.endpoint_mode]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -34,14 +47,16 @@ def run(options: argparse.Namespace) -> int:
         addresses=Addresses.tcp(options.host, options.port, options.encoder_port, options.decoder_port),
         encoder_args=encoder_flags(options),
         decoder_args=decoder_flags(options),
-        gateway_args=[flag for origin in options.cors_origin for flag in ("--cors-origin", origin)],
+        gateway_args=_gateway_flags(options),
         http_host=options.host,
         http_port=options.http_port,
+        realtime_port=options.realtime_port,
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with Stack(config, on_progress=lambda line: print(line, file=sys.stderr)) as stack:
         http = f", HTTP on http://{options.host}:{options.http_port}" if options.http_port else ""
-        print(f"tandem is ready: gRPC on {stack.address}{http}", file=sys.stderr, flush=True)
+        live = f", live on ws://{options.host}:{options.realtime_port}" if options.realtime_port else ""
+        print(f"tandem is ready: gRPC on {stack.address}{http}{live}", file=sys.stderr, flush=True)
         try:
             stack.wait()
         except KeyboardInterrupt:

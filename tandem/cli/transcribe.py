@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         details=options.details,
     )
     failed = 0
-    with _server(options) as target, Client(target) as client, _progress() as progress:
+    with server(options) as target, Client(target) as client, _progress() as progress:
         bar = progress.add_task("transcribing", total=len(options.files))
         with ThreadPoolExecutor(options.concurrency) as pool:
             jobs = [pool.submit(client.recognize, file, wanted) for file in options.files]
@@ -83,7 +83,8 @@ def timing_line(transcript: Transcript) -> str:
 
 
 @contextlib.contextmanager
-def _server(options: argparse.Namespace) -> Iterator[str]:
+def server(options: argparse.Namespace) -> Iterator[str]:
+    """The address to use: --server, or that of three tiers started for this command."""
     if options.server:
         yield options.server
         return

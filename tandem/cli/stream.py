@@ -1,0 +1,177 @@
+"""`tandem stream`: live recognition in the terminal, from a microphone or a file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import queue
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from tandem.cli.formats import clock
+from tandem.cli.models import add_model_flags
+from tandem.cli.transcribe import server
+from tandem.errors import CapabilityMissing, InvalidAudio
+from tandem.live_events import Ended, EndReason, Final, LiveEvent, Partial, Refined
+from tandem.results import RecognizeOptions, Segment
+from tandem.streaming_client import StreamOptions, stream
+
+RATE, FRAME = 16_000, 1_600
+_SPEAKER_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("stream", help="live captions of a microphone or a file")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--mic", action="store_true", help="the default microphone, until Ctrl-C")
+    source.add_argument("--file", type=Path, help="a recording")
+    parser.add_argument("--realtime", action="store_true", help="send the file at the pace of a microphone")
+    parser.add_argument(
+        "--server", help="gRPC address of a running gateway; unset starts one for this command"
+    )
+    parser.add_argument("--language", help="ISO code or name; unset lets the model decide")
+    parser.add_argument("--hotwords", nargs="+", default=(), metavar="WORD", help="words likely to occur")
+    parser.add_argument("--speakers", action="store_true", help="tell speakers apart")
+    add_model_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print sentences as they become final, with the running one below them."""
+    if options.file is not None and not options.file.is_file():
+        raise FileNotFoundError(f"no such file: {options.file}")
+    wanted = StreamOptions(
+        RecognizeOptions(
+            language=options.language, hotwords=tuple(options.hotwords), speakers=options.speakers
+        )
+    )
+    if options.mic:
+        _sounddevice()
+    with contextlib.ExitStack() as resources:
+        target = resources.enter_context(server(options))
+        chunks = microphone(resources) if options.mic else recording(options.file, realtime=options.realtime)
+        captions = Captions(Console(highlight=False))
+        for event in stream(chunks, target, wanted):
+            captions.show(event)
+    return 0
+
+
+def recording(path: Path, *, realtime: bool) -> Iterator[bytes]:
+    """Frames of 100 ms of PCM16 at 16 kHz; with `realtime` as fast as a microphone gives them."""
+    try:
+        from gateway.audio.decode import decode
+    except ImportError as error:
+        raise CapabilityMissing("reading files needs `pip install tandem-asr[gateway]`") from error
+    from gateway.audio.errors import AudioError
+
+    try:
+        samples = decode(path.read_bytes()).channel()
+    except AudioError as error:
+        raise InvalidAudio(f"{path}: {error}") from error
+    pcm = np.rint(samples * 32767).astype("<i2")
+    begin = time.monotonic()
+    for first in range(0, len(pcm), FRAME):
+        if realtime:
+            time.sleep(max(0.0, begin + (first + FRAME) / RATE - time.monotonic()))
+        yield pcm[first : first + FRAME].tobytes()
+
+
+def microphone(resources: contextlib.ExitStack) -> Iterator[bytes]:
+    """Frames of the default microphone until Ctrl-C, which ends the audio and lets the rest be decoded."""
+    sounddevice = _sounddevice()
+    frames: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def heard(data: Any, count: int, when: object, status: object) -> None:
+        frames.put(bytes(data))
+
+    try:
+        source = sounddevice.RawInputStream(RATE, FRAME, channels=1, dtype="int16", callback=heard)
+    except sounddevice.PortAudioError as error:
+        raise CapabilityMissing(f"there is no usable microphone: {error}") from error
+    before = signal.signal(signal.SIGINT, lambda *_: frames.put(None))
+    resources.callback(signal.signal, signal.SIGINT, before)
+    resources.enter_context(source)
+    return _until_none(frames.get)
+
+
+def _sounddevice() -> Any:
+    """The optional package; CapabilityMissing says how to get it."""
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:
+        needed = "--mic needs `pip install tandem-asr[mic]` and PortAudio"
+        raise CapabilityMissing(f"{needed}: {error}") from error
+    return sounddevice
+
+
+def _until_none(get: Callable[[], bytes | None]) -> Iterator[bytes]:
+    while (frame := get()) is not None:
+        yield frame
+
+
+class Captions:
+    """Final sentences line by line; on a terminal the running one is rewritten in place below them."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = console.is_terminal
+        self._shown = 0
+        self._finals: dict[int, Segment] = {}
+        self._refined = False
+
+    def show(self, event: LiveEvent) -> None:
+        """One event of the session."""
+        if isinstance(event, Partial):
+            self._rewrite(Text.assemble(event.fixed, (event.unfixed, "dim")))
+        elif isinstance(event, Final):
+            self._rewrite(Text())
+            self._finals[event.index] = event.segment
+            if event.segment.text:
+                self._console.print(line(event.segment), soft_wrap=True)
+        elif isinstance(event, Refined):
+            changed = self._finals.get(event.index)
+            self._refined |= changed is None or changed.speaker != event.segment.speaker
+            self._finals[event.index] = event.segment
+        elif isinstance(event, Ended):
+            self._end(event)
+
+    def _rewrite(self, text: Text) -> None:
+        """The last line of the terminal; what does not fit loses its beginning."""
+        if not self._live:
+            return
+        text.plain = text.plain.replace("\n", " ")
+        width = self._console.width - 1
+        overflow = text.cell_len - width
+        if overflow > 0:
+            text = Text("…").append_text(text[min(len(text) - 1, overflow + 1) :])
+        self._console.file.write("\r\x1b[K")
+        self._console.print(text, end="", soft_wrap=True)
+        self._console.file.flush()
+
+    def _end(self, event: Ended) -> None:
+        if self._refined:
+            self._console.print("speakers of the whole session:", style="bold")
+            for _, segment in sorted(self._finals.items()):
+                if segment.text:
+                    self._console.print(line(segment), soft_wrap=True)
+        if event.reason is not EndReason.CLIENT:
+            print(f"the server ended the session: {event.reason.value}", file=sys.stderr)
+
+
+def line(segment: Segment) -> Text:
+    """Time, speaker in a colour of their own, text."""
+    text = Text.assemble((f"[{clock(segment.start)}] ", "dim"))
+    style = ""
+    if segment.speaker:
+        number = int(segment.speaker.removeprefix("SPK"))
+        style = _SPEAKER_STYLES[number % len(_SPEAKER_STYLES)]
+        text.append(f"{segment.speaker} ", f"bold {style}")
+    return text.append(segment.text, style)
