@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Generates the stubs, vets, tests and builds with Debian's Go and grpc-go (no module proxy needed).
+# Programs land in clients/go/build/bin. Users of modules: see README.md.
+set -euo pipefail
+cd "$(dirname "$0")"
+packages=(golang-go golang-google-grpc-dev golang-google-genproto-dev golang-google-protobuf-dev
+  golang-github-golang-protobuf-1-5-dev protobuf-compiler libprotobuf-dev protoc-gen-go protoc-gen-go-grpc)
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if ((${#missing[@]})); then
+  apt-get -o DPkg::Lock::Timeout=500 update -q
+  apt-get -o DPkg::Lock::Timeout=500 install -y -q --no-install-recommends "${missing[@]}"
+fi
+
+bash generate.sh
+module=github.com/tandem-asr/tandem/clients/go
+root="$PWD/build/gopath"
+mkdir -p "$root/src/$(dirname $module)" build/bin
+ln -sfn "$PWD" "$root/src/$module"
+export GO111MODULE=off GOFLAGS='' GOTOOLCHAIN=local GOPATH="$root:/usr/share/gocode"
+cd "$root/src/$module"
+unformatted=$(gofmt -l ./*.go examples)
+if [[ -n $unformatted ]]; then
+  echo "gofmt would change: $unformatted" >&2
+  exit 1
+fi
+go vet . ./examples/...
+go test .
+for example in recognize live; do
+  go build -o "build/bin/$example" "$module/examples/$example"
+done

@@ -1,0 +1,122 @@
+"""Runs the example programs of the clients, as their users would."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from tests.support.proxy import CuttingProxy
+
+ROOT = Path(__file__).parents[2]
+MEETING = ROOT / "examples" / "meeting.flac"
+FRAME_BYTES = 3200
+_FIRST_TURN_END, _LAST_TURN_END = 3.4, 13.3
+
+
+@functools.cache
+def speech() -> bytes:
+    """Two utterances from the recording as raw samples (16 kHz, 16 bit), each with two seconds of silence."""
+    with av.open(str(MEETING)) as container:
+        resampler = av.AudioResampler("s16", "mono", 16_000)
+        frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+    samples = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])
+    silence = np.zeros(2 * 16_000, np.int16)
+    first, last = _FIRST_TURN_END * 16_000, _LAST_TURN_END * 16_000
+    pieces = [samples[: round(first)], silence, samples[round(first) : round(last)], silence]
+    return bytes(np.concatenate(pieces).tobytes())
+
+
+def build(language: str) -> Path:
+    """Run clients/<language>/build.sh; the client's folder. Fails with the build's output."""
+    folder = ROOT / "clients" / language
+    done = subprocess.run(
+        ["bash", str(folder / "build.sh")], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a program ended. `lines` are the JSON objects that it printed."""
+
+    code: int
+    lines: list[dict[str, Any]]
+    errors: str
+
+
+def run(command: Sequence[str], timeout: float = 120.0) -> Outcome:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    return Outcome(done.returncode, _lines(done.stdout), done.stderr)
+
+
+def run_live(
+    command: Sequence[str], audio: bytes, proxy: CuttingProxy, cuts: Sequence[float], speed: float = 2.0
+) -> Outcome:
+    """Feed audio to standard input at `speed` times its pace; reset connections at these seconds of it."""
+    program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    cut: list[int] = []
+    feeder = threading.Thread(target=_feed, args=(program, audio, proxy, list(cuts), speed, cut.append))
+    feeder.start()
+    try:
+        # communicate() would close standard input that the feeder still writes to.
+        errors: list[bytes] = []
+        assert program.stdout is not None and program.stderr is not None
+        reader = threading.Thread(target=lambda stream: errors.append(stream.read()), args=(program.stderr,))
+        reader.start()
+        output = program.stdout.read()
+        code = program.wait(60)
+        reader.join()
+    finally:
+        program.kill()
+        feeder.join()
+    assert all(cut) and len(cut) == len(cuts), f"connections cut: {cut}"
+    return Outcome(code, _lines(output.decode()), errors[0].decode())
+
+
+def _feed(
+    program: subprocess.Popen[bytes],
+    audio: bytes,
+    proxy: CuttingProxy,
+    cuts: list[float],
+    speed: float,
+    report: Callable[[int], None],
+) -> None:
+    assert program.stdin is not None
+    begin = time.monotonic()
+    with program.stdin:
+        for first in range(0, len(audio), FRAME_BYTES):
+            at = first / 32_000
+            time.sleep(max(0.0, begin + at / speed - time.monotonic()))
+            if cuts and at >= cuts[0]:
+                cuts.pop(0)
+                report(proxy.cut())
+            try:
+                program.stdin.write(audio[first : first + FRAME_BYTES])
+                program.stdin.flush()
+            except BrokenPipeError:
+                return
+
+
+def _lines(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def finals(outcome: Outcome) -> list[dict[str, Any]]:
+    """The final results among the events of a live program, in protobuf's JSON form."""
+    return [line["result"] for line in outcome.lines if line.get("result", {}).get("isFinal")]
+
+
+def seconds(text: str) -> float:
+    """A duration in protobuf's JSON form."""
+    return float(text.removesuffix("s"))
