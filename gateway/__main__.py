@@ -48,17 +48,22 @@ async def serve(config: GatewayConfig) -> None:
         server.beside.append(partial(service.sessions.drain, config.drain_seconds))
         service.recognizer = recognizer
 
+    defaults = RealtimeDefaults(
+        config.language or None, read_hotwords(config.hotword_file), config.endpoint_mode == "client"
+    )
     async with listening:
         if config.http_port:
-            app = make_app(service, cors_origins=config.cors_origin, is_draining=lambda: server.is_stopping)
+            app = make_app(
+                service,
+                cors_origins=config.cors_origin,
+                is_draining=lambda: server.is_stopping,
+                realtime=defaults,
+            )
             http = HttpServerConfig(
                 config.http_host, config.http_port, config.drain_seconds, config.max_audio_bytes
             )
             server.beside.append((await listening.enter_async_context(http_server(app, http))).stop)
         if config.realtime_port:
-            defaults = RealtimeDefaults(
-                config.language or None, read_hotwords(config.hotword_file), config.endpoint_mode == "client"
-            )
             await listening.enter_async_context(
                 realtime_server(service, config.realtime_host, config.realtime_port, defaults)
             )

@@ -7,23 +7,26 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import RedirectResponse
 
 from gateway.api.errors import RequestScope, add_error_handlers
 from gateway.api.openai import openai_router
+from gateway.api.realtime_funasr import RealtimeDefaults
+from gateway.api.realtime_http import realtime_http_router
 from gateway.api.realtime_openai import realtime_router
 from gateway.api.rest import asr_router
+from gateway.api.web import web_router
 from gateway.api.websocket import websocket_router
 from gateway.service import GatewayService
 from tandem import __version__
 from tandem.errors import Unavailable
 
 _DESCRIPTION = """
-Speech recognition with language-model decoders.
+Speech recognition with language-model decoders. The page at [/](/) captions a microphone or a file.
 
 * `POST /asr`: the offline route of FunASR's vLLM guide.
 * `POST /v1/audio/transcriptions`: OpenAI's route, for the `openai` package and all that speaks it.
 * `WS /ws`: `START`, `LANGUAGE:zh`, `HOTWORDS:a,b`, `SPK:true`, PCM16 16 kHz mono audio, `STOP`.
+* `WS /ws/realtime`: the same with captions while one speaks, as on port 10095.
 * `WS /v1/realtime?intent=transcription`: OpenAI's real-time transcription sessions.
 
 Errors are `{"error": {"code", "message", "reason", "request_id", "violations"?, "retry_after"?}}`;
@@ -36,6 +39,7 @@ def make_app(
     *,
     cors_origins: Sequence[str] = (),
     is_draining: Callable[[], bool] = lambda: False,
+    realtime: RealtimeDefaults | None = None,
 ) -> FastAPI:
     """The application. `cors_origins` lists the origins of pages that may call it, "*" for all."""
     app = FastAPI(title="Tandem", version=__version__, description=_DESCRIPTION)
@@ -54,14 +58,12 @@ def make_app(
     app.include_router(openai_router(service))
     app.include_router(websocket_router(service, cors_origins))
     app.include_router(realtime_router(service, cors_origins))
+    app.include_router(realtime_http_router(service, realtime or RealtimeDefaults(), cors_origins))
+    app.include_router(web_router(service))
     return app
 
 
 def _add_health(app: FastAPI, service: GatewayService, is_draining: Callable[[], bool]) -> None:
-    @app.get("/", include_in_schema=False)
-    async def home() -> RedirectResponse:
-        return RedirectResponse("/docs")
-
     @app.get("/health", tags=["Health"], summary="Is the process alive?")
     async def health() -> dict[str, Any]:
         """Always 200 while the process can answer; `models_loaded` is empty until the encoder is found."""

@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -56,10 +56,20 @@ def read_hotwords(path: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
+class Socket(Protocol):
+    """What a connection needs of a WebSocket; sending to one that is closed raises ConnectionClosed."""
+
+    def __aiter__(self) -> AsyncIterator[str | bytes]: ...
+
+    async def send(self, message: str) -> None: ...
+
+    async def close(self, code: int, reason: str) -> None: ...
+
+
 class Connection:
     """One client: its settings outlive START, everything else begins anew with it."""
 
-    def __init__(self, socket: ServerConnection, service: GatewayService, defaults: RealtimeDefaults) -> None:
+    def __init__(self, socket: Socket, service: GatewayService, defaults: RealtimeDefaults) -> None:
         self._socket = socket
         self._service = service
         self._client_endpoint = defaults.client_endpoint
