@@ -15,6 +15,7 @@ from gateway.backends.encoder import EncoderBackend, Samples, SegmentRequest, Se
 from gateway.model import ServedModel
 from gateway.prepare import Prepared, Preparer, Span
 from gateway.speakers.offline import name_speakers
+from gateway.speakers.types import SegmentEmbeddings
 from gateway.text.budget import output_budget
 from gateway.text.ctc_text import has_speech
 from gateway.text.posteriors import CtcPosteriors
@@ -107,6 +108,10 @@ class Recognizer:
     async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None:
         """What the CTC branch alone hears in float32 samples [n]; no language model involved."""
         return await self._encoder.ctc(samples, request_id, timeout)
+
+    async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings:
+        """Speaker embeddings of windows of float32 samples [n]; no recognizer involved."""
+        return await self._encoder.voices(samples, request_id, timeout)
 
     async def _transcribe_all(
         self,

@@ -74,8 +74,10 @@ class RecognizerBackend:
                 delay = min(2 * delay, _MAX_DELAY)
 
     async def _once(self, job: DecodeJob) -> Decoded:
+        # Voices are asked for by the session's speaker tracker, of finals only.
+        options = replace(job.options, speakers=False)
         transcribed = await self._recognizer.transcribe_span(
-            job.samples, Span(0, len(job.samples)), job.options, self._id(job), job.previous_text
+            job.samples, Span(0, len(job.samples)), options, self._id(job), job.previous_text
         )
         return Decoded(shifted(transcribed.segment, job.start / SAMPLE_RATE))
 
