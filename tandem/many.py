@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -80,10 +79,10 @@ def transcribe_many(target: str, items: Iterable[Recording], options: ManyOption
 def _transcribe(client: Client, item: Recording, options: ManyOptions) -> Outcome:
     try:
         audio = item.load()
-        timeout = (
-            recommended_timeout(audio) * options.in_flight if options.timeout is None else options.timeout
-        )
-        return Outcome(item, _ask(client, audio, options, timeout or math.inf))
+        timeout = options.timeout
+        if timeout is None:
+            timeout = recommended_timeout(audio) * options.in_flight
+        return Outcome(item, _ask(client, audio, options, timeout))
     except (TandemError, OSError, ValueError, TypeError) as error:
         return Outcome(item, error=error)
 

@@ -52,7 +52,7 @@ def give_up_after(patience: Patience, budget: float) -> dict[str, Any]:
 
 
 def _delay(state: tenacity.RetryCallState, patience: Patience) -> float:
-    """The server's retry_after, else exponential; up to a quarter more, since clients must not come at once."""
+    """The server's retry_after, else exponential; up to a quarter more, to keep clients apart."""
     error = state.outcome.exception() if state.outcome is not None else None
     advised = error.retry_after if isinstance(error, TandemError) else None
     doubled = patience.first_delay * 2.0 ** (state.attempt_number - 1)

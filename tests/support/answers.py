@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 
 from gateway.api.openai_format import speaker_letter
 from gateway.audio.decode import decode
-from tandem import AsyncClient, Client, RecognizeOptions, Transcript
+from tandem import AsyncClient, AutoModelVLLM, Client, RecognizeOptions, Transcript
 from tests.support.http import HttpStack
 
 TIMEOUT = 300.0
@@ -159,10 +159,29 @@ def with_letters(answer: Answer) -> list[tuple[str, str, int, int]]:
     return [(speaker_letter(f"SPK{s.speaker or 0}"), s.text, s.start, s.end) for s in answer]
 
 
+def sdk(services: HttpStack, file: Path, speakers: bool) -> Answer:
+    """The dicts of generate(); its words stand in one list, so they are given back to their segments."""
+    with AutoModelVLLM(server=services.grpc) as model:
+        (result,) = model.generate(str(file), spk=speakers, sentence_info=True)
+    words = iter(result.get("timestamps", ()))
+    answer = []
+    for sentence in result["sentence_info"]:
+        own = [next(words) for _ in sentence["timestamp"]]
+        times = [[_ms(word["start_time"]), _ms(word["end_time"])] for word in own]
+        assert times == sentence["timestamp"]
+        told = tuple(Word(word["token"], start, end) for word, (start, end) in zip(own, times, strict=True))
+        answer.append(
+            Segment(sentence["text"], sentence["start"], sentence["end"], sentence.get("spk"), told)
+        )
+    assert not list(words)
+    return tuple(answer)
+
+
 PROTOCOLS: dict[str, Protocol] = {
     "grpc": grpc_blocking,
     "grpc async": grpc_async,
     "rest": rest,
     "openai": openai_verbose,
     "websocket": websocket,
+    "sdk": sdk,
 }

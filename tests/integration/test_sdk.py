@@ -1,0 +1,209 @@
+"""The SDK over services that it starts itself; the guide's snippets with only import and model changed."""
+
+from __future__ import annotations
+
+import gc
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tandem import AutoModelVLLM, Client, FunASRNanoVLLM, RecognizeOptions
+from tandem.errors import InvalidAudio, LimitExceeded
+from tandem.launcher import LaunchError
+from tests.support.processes import children, is_gone
+from tests.support.recordings import recording, recording_path
+from tests.support.services import NANO
+
+GUIDE = Path(__file__).parents[1] / "data" / "guide"
+IMPORTS = {
+    "from funasr.auto.auto_model_vllm import": "from tandem import",
+    "from funasr.models.fun_asr_nano.inference_vllm import": "from tandem import",
+    "FunAudioLLM/Fun-ASR-Nano-2512": str(NANO),
+}
+FILES = ["english_9s.wav", "mandarin_6s.wav"]
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[AutoModelVLLM]:
+    with AutoModelVLLM(
+        str(NANO), engine="transformers", dtype="fp32", device="cpu", max_model_len=1024
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def direct(model: AutoModelVLLM) -> FunASRNanoVLLM:
+    return FunASRNanoVLLM.from_pretrained(server=model.server)
+
+
+@pytest.fixture
+def paths() -> list[str]:
+    return [str(recording_path(name)) for name in FILES]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, paths: list[str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of the guide's reader."""
+    for name, path in zip(("audio1.wav", "audio2.wav", "audio.wav"), [*paths, paths[0]], strict=True):
+        shutil.copy(path, tmp_path / name)
+    (tmp_path / "wav.scp").write_text("first audio1.wav\nsecond audio2.wav\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return tmp_path
+
+
+def run_snippet(name: str, folder: Path, names: dict[str, Any] | None = None) -> dict[str, Any]:
+    text = (GUIDE / f"{name}.txt").read_text(encoding="utf-8")
+    for published, ours in IMPORTS.items():
+        text = text.replace(published, ours)
+    (folder / name).write_text(text, encoding="utf-8")
+    return runpy.run_path(str(folder / name), init_globals=names)
+
+
+def test_guide_universal_interface(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = run_snippet("sdk_auto.py", folder)
+    results = names["results"]
+    assert [result["key"] for result in results] == ["audio1", "audio2"]
+    assert capsys.readouterr().out == "".join(f"[{r['key']}] {r['text']}\n" for r in results)
+    assert any(result["text"] for result in results)
+    names["model"].close()
+
+
+def test_guide_direct_interface(folder: Path) -> None:
+    names = run_snippet("sdk_direct.py", folder)
+    assert [result["key"] for result in names["results"]] == ["first", "second"]
+    names["engine"].close()
+
+
+def test_guide_silence_schedule(folder: Path, model: AutoModelVLLM) -> None:
+    run_snippet("sdk_schedule.py", folder, {"model": model})
+
+
+def test_results_are_those_of_the_typed_client(model: AutoModelVLLM, paths: list[str]) -> None:
+    results = model.generate(paths, sentence_info=True)
+    with Client(model.server) as client:
+        for path, result in zip(paths, results, strict=True):
+            transcript = client.recognize(path)
+            words = [word for segment in transcript.segments for word in segment.words]
+            assert result["text"] == transcript.text
+            assert [t["token"] for t in result.get("timestamps", [])] == [word.text for word in words]
+            assert [t["start_time"] for t in result.get("timestamps", [])] == pytest.approx(
+                [word.start for word in words], abs=6e-4
+            )
+            assert [s["text"] for s in result["sentence_info"]] == [s.text for s in transcript.segments]
+
+
+def test_every_kind_of_input_gives_the_same_text(model: AutoModelVLLM, tmp_path: Path) -> None:
+    path, samples = recording_path(FILES[0]), recording(FILES[0])
+    (tmp_path / "in.jsonl").write_text(f'{{"key": "k", "source": "{path}"}}\n')
+    pcm = (samples * 32768).astype(np.int16)
+    inputs = [path, path.read_bytes(), samples, (samples, 16000), pcm, torch.from_numpy(samples)]
+    results = model.generate([*inputs, str(tmp_path / "in.jsonl")])
+    assert {result["text"] for result in results} == {results[0]["text"]}
+    assert [r["key"] for r in results] == ["english_9s", *(f"sample_{i}" for i in range(1, 6)), "k"]
+    assert model.generate(samples) == [{**results[2], "key": "sample_0"}]
+
+
+def test_the_direct_interface_decodes_one_segment_where_it_fits(direct: FunASRNanoVLLM) -> None:
+    (result,) = direct.generate(recording_path(FILES[0]), max_new_tokens=20)
+    with Client(direct.server) as client:
+        whole = client.recognize(recording_path(FILES[0]), RecognizeOptions(vad=False, max_new_tokens=20))
+    assert len(whole.segments) == 1
+    assert result["text"] == whole.text
+
+
+def test_the_direct_interface_cuts_what_is_too_long(model: AutoModelVLLM, direct: FunASRNanoVLLM) -> None:
+    long = recording_path("dialogue_2spk.flac")
+    with pytest.raises(LimitExceeded, match=r"^.*dialogue_2spk\.flac: "):
+        model.generate(long, vad=False, max_new_tokens=8)
+    (cut,) = direct.generate(long, max_new_tokens=8)
+    assert cut["text"] == model.generate(long, max_new_tokens=8)[0]["text"]
+
+
+def test_a_bad_file_is_named_or_skipped(model: AutoModelVLLM, paths: list[str], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"no audio" * 100)
+    files = [paths[0], str(bad), str(tmp_path / "missing.wav"), paths[1]]
+    with pytest.raises(InvalidAudio, match=r"bad\.wav: "):
+        model.generate(files)
+    with pytest.raises(FileNotFoundError, match=r"missing\.wav"):
+        model.generate(files[2:])
+    kept = model.generate(files, on_error="skip")
+    assert [result["key"] for result in kept] == ["english_9s", "mandarin_6s"]
+
+
+@pytest.mark.parametrize("call", ["generate", "model", "direct"])
+def test_unknown_arguments_are_named(model: AutoModelVLLM, call: str) -> None:
+    with pytest.raises(TypeError, match="beam_size"):
+        if call == "generate":
+            model.generate("a.wav", beam_size=4)  # type: ignore[call-arg]
+        elif call == "model":
+            AutoModelVLLM(str(NANO), beam_size=4)  # type: ignore[call-arg]
+        else:
+            FunASRNanoVLLM.from_pretrained(str(NANO), beam_size=4)  # type: ignore[call-arg]
+
+
+def start_elsewhere() -> AutoModelVLLM:
+    """A model that a thread made which has ended since."""
+    made: list[AutoModelVLLM] = []
+    thread = threading.Thread(
+        target=lambda: made.append(AutoModelVLLM(str(NANO), engine="transformers", device="cpu"))
+    )
+    thread.start()
+    thread.join()
+    return made[0]
+
+
+def test_services_outlive_the_thread_that_asked_and_end_with_the_object(paths: list[str]) -> None:
+    before = children(os.getpid())
+    model = start_elsewhere()
+    own = children(os.getpid()) - before
+    assert len(own) >= 3
+    assert model.generate(paths[0], max_new_tokens=4)
+    del model
+    gc.collect()
+    assert all(is_gone(pid) for pid in own)
+
+
+SCRIPT = f"""
+import sys
+from pathlib import Path
+from tests.support.processes import children
+from tandem import AutoModelVLLM
+import os
+model = AutoModelVLLM({str(NANO)!r}, engine="transformers", device="cpu")
+print(*children(os.getpid()))
+"""
+
+
+def test_services_end_with_the_interpreter() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True
+    )
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) >= 3
+    assert all(is_gone(pid) for pid in pids)
+
+
+def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    before = children(os.getpid())
+    with pytest.raises(LaunchError, match="exited with code"):
+        AutoModelVLLM(str(tmp_path), engine="transformers", device="cpu")
+    assert children(os.getpid()) == before
+
+
+def test_a_closed_model_says_so() -> None:
+    model = AutoModelVLLM(server="localhost:1")
+    model.close()
+    with pytest.raises(ValueError, match="closed"):
+        model.generate("a.wav")
