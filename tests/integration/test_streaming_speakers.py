@@ -38,6 +38,6 @@ async def test_a_live_dialogue_has_two_speakers(services: Stack) -> None:
         if isinstance(event, Final | Refined):
             speakers[event.index] = (event.segment.start, event.segment.speaker)
     # Who speaks when, by the recording's description.
-    told = [speaker for start, speaker in speakers.values() if start < 9 or 17.5 < start < 30 or 34 < start]
+    told = [speaker for start, speaker in speakers.values() if start < 9 or 17.5 < start < 30 or start > 34]
     answered = [speaker for start, speaker in speakers.values() if 9.5 < start < 17 or 30 < start < 33.2]
     assert set(told) == {"SPK0"} and set(answered) == {"SPK1"}
