@@ -1,0 +1,168 @@
+"""Lost parts of a live session: an encoder that dies, a connection that breaks, a gateway that goes down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tandem import LiveStream, RecognizeOptions, StreamOptions, stream
+from tandem.launcher import Tier, spawn, wait_ready
+from tandem.live_events import Ended, EndReason, Final, LiveEvent, SpeechBegan
+from tests.support.live import DECODER, free_port, live_stack, paced, pcm
+from tests.support.services import NANO
+
+SHORT = StreamOptions(RecognizeOptions(max_new_tokens=6))
+
+
+@dataclass(slots=True)
+class TwoEncoders:
+    """A decoder, two encoders behind one target, a gateway without language-model partials."""
+
+    gateway: str
+    tiers: dict[str, Tier]
+
+    def kill(self, name: str) -> None:
+        os.kill(self.tiers[name].process.pid, signal.SIGKILL)
+        self.tiers[name].process.wait()
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[TwoEncoders]:
+    with tempfile.TemporaryDirectory(prefix="tandem-live-") as directory:
+        root = Path(directory)
+        decoder, gateway = f"unix:{root}/decoder.sock", f"unix:{root}/gateway.sock"
+        ports = [free_port(), free_port()]
+        model = ["--model", str(NANO)]
+        encoder = [*model, "--decoder", decoder, "--listen"]
+        both = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
+        front = ["--encoder", both, "--http-port", "0", "--realtime-port", "0", "--llm-partials", "0"]
+        plan = {
+            "decoder": ("decoder_service", [*model, *DECODER, "--engine", "transformers"], decoder),
+            "encoder0": ("encoder_service", encoder, f"127.0.0.1:{ports[0]}"),
+            "encoder1": ("encoder_service", encoder, f"127.0.0.1:{ports[1]}"),
+            "gateway": ("gateway", front, gateway),
+        }
+        tiers: dict[str, Tier] = {}
+        try:
+            for name, (module, flags, address) in plan.items():
+                listen = [address] if flags and flags[-1] == "--listen" else ["--listen", address]
+                tiers[name] = spawn(name, module, [*flags, *listen], address, root)
+            wait_ready(list(tiers.values()), timeout=120)
+            yield TwoEncoders(gateway, tiers)
+        finally:
+            for tier in reversed(tiers.values()):
+                tier.end(grace=10)
+
+
+def finals(events: list[LiveEvent]) -> list[tuple[int, str, float, float]]:
+    return [
+        (event.index, event.segment.text, event.segment.start, event.segment.end)
+        for event in events
+        if isinstance(event, Final)
+    ]
+
+
+async def undisturbed(services: TwoEncoders, audio: bytes) -> list[tuple[int, str, float, float]]:
+    """The finals when nothing breaks."""
+    return finals(await asyncio.to_thread(lambda: list(stream([audio], services.gateway, SHORT))))
+
+
+async def test_another_encoder_takes_over_and_no_word_is_lost_or_doubled(services: TwoEncoders) -> None:
+    speech = pcm("mandarin_6s.wav", silence=2.5)
+    expected = await undisturbed(services, speech.tobytes())
+    events: list[LiveEvent] = []
+    async with LiveStream(services.gateway, SHORT) as live:
+
+        async def speak() -> None:
+            async for frame in paced(speech):
+                await live.send(frame)
+            live.end()
+
+        speaking = asyncio.create_task(speak())
+        async for event in live:
+            if isinstance(event, SpeechBegan) and not events:
+                services.kill("encoder0")
+            events.append(event)
+        await speaking
+    assert finals(events) == expected
+    assert live.reconnects == 0
+
+
+async def test_a_gateway_that_goes_down_gives_the_last_final_and_says_so() -> None:
+    events: list[LiveEvent] = []
+    with live_stack() as services:
+        gateway = services.tiers[-1]
+        async with LiveStream(services.address, SHORT) as live:
+            await live.send(pcm("mandarin_6s.wav").tobytes())
+            async for event in live:
+                if isinstance(event, SpeechBegan) and not events:
+                    gateway.process.terminate()
+                events.append(event)
+        gateway.process.wait(10)
+    assert len(finals(events)) >= 1
+    last = events[-1]
+    assert isinstance(last, Ended)
+    assert last.reason is EndReason.DRAIN
+
+
+class Proxy:
+    """A byte relay whose connections can be cut, as a network does."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._writers: list[asyncio.StreamWriter] = []
+        self.port = free_port()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_unix_connection(self._path)
+        self._writers += [writer, back]
+        await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                writer.write(data)
+        except ConnectionError:
+            return
+        finally:
+            writer.close()
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+
+async def test_the_client_takes_a_broken_connection_up_again(services: TwoEncoders) -> None:
+    speech = pcm("mandarin_6s.wav", silence=2.5)
+    expected = await undisturbed(services, speech.tobytes())
+    proxy = Proxy(services.gateway.removeprefix("unix:"))
+    await proxy.start()
+    events: list[LiveEvent] = []
+    async with LiveStream(f"127.0.0.1:{proxy.port}", SHORT) as live:
+
+        async def speak() -> None:
+            frames = 0
+            async for frame in paced(speech):
+                await live.send(frame)
+                frames += 1
+                if frames in (12, 40, 82):
+                    proxy.cut()
+            live.end()
+
+        speaking = asyncio.create_task(speak())
+        async for event in live:
+            events.append(event)
+        await speaking
+    assert live.reconnects >= 3
+    assert finals(events) == expected
