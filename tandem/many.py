@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -59,7 +59,9 @@ class ManyOptions:
     whole_if_possible: bool = False
 
 
-def transcribe_many(target: str, items: Iterable[Recording], options: ManyOptions) -> Iterator[Outcome]:
+def transcribe_many(
+    target: str, items: Iterable[Recording], options: ManyOptions
+) -> Generator[Outcome, None, None]:
     """Outcomes in the order of `items`. Closing the iterator cancels what is in flight."""
     waiting: deque[Future[Outcome]] = deque()
     client = Client(target)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from tandem.results import Segment, Transcript
@@ -19,14 +18,14 @@ def clock(seconds: float) -> str:
     return f"{int(minutes)}:{rest:05.2f}"
 
 
-def render(file: Path, transcript: Transcript, style: str, *, details: bool) -> str:
+def render(key: str, file: str, transcript: Transcript, style: str, *, details: bool) -> str:
     """One recording in one of FORMATS."""
     if style == "text":
         return "\n".join(_line(segment) for segment in transcript.segments)
     subtitles = {"srt": to_srt, "vtt": to_vtt, "tsv": to_tsv}
     if style in subtitles:
         return subtitles[style](transcript)
-    record = {"file": str(file), **to_dict(transcript, details=details)}
+    record = {"key": key, "file": file, **to_dict(transcript, details=details)}
     return json.dumps(record, ensure_ascii=False, indent=2 if style == "json" else None)
 
 

@@ -19,7 +19,7 @@ __all__ = [
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("--model", default=DEMO, help='directory, hub id, or "demo" (default)')
+    group.add_argument("--model", "--model-dir", default=DEMO, help='directory, hub id, or "demo" (default)')
     group.add_argument("--hub", choices=("hf", "ms"), default="hf", help="where a hub id is looked up")
     group.add_argument(
         "--device", help='of the encoder and the transformers engine: "cuda:0", "cpu"; found if unset'

@@ -4,75 +4,141 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tandem.cli.formats import FORMATS, render
-from tandem.cli.models import add_model_flags, decoder_flags, encoder_flags, resolve
-from tandem.client import Client
-from tandem.errors import TandemError
-from tandem.launcher import private_stack
+from tandem.cli.formats import FORMATS
+from tandem.cli.models import add_model_flags, engine_options
+from tandem.cli.output import Sink, Style, open_sink, style_for
+from tandem.cli.progress import Meter
+from tandem.errors import InvalidRequest, TandemError, Unavailable
+from tandem.inputs import Recording, recordings
+from tandem.local import LocalServices
+from tandem.many import ManyOptions, Outcome, transcribe_many
 from tandem.results import RecognizeOptions, Transcript
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("transcribe", help="transcribe audio files")
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    inputs = "audio file, wav.scp (key and path a line) or jsonl (source and key)"
+    parser.add_argument("files", nargs="*", metavar="FILE", help=inputs)
+    parser.add_argument("--input", nargs="+", default=[], metavar="FILE", help="more of these")
     parser.add_argument(
         "--server", help="gRPC address of a running gateway; unset starts one for this command"
     )
-    parser.add_argument("--language", help="ISO code or name; unset lets the model decide")
-    parser.add_argument("--hotwords", nargs="+", default=(), metavar="WORD", help="words likely to occur")
-    parser.add_argument("--no-itn", dest="itn", action="store_false", help="no inverse text normalisation")
-    parser.add_argument("--no-vad", dest="vad", action="store_false", help="decode each file as one segment")
-    parser.add_argument("--format", choices=FORMATS, default="text")
-    parser.add_argument("--details", action="store_true", help="add token ids to the json segments")
     parser.add_argument(
-        "--timing", action="store_true", help="print the time of each stage to standard error"
+        "--batch-size", "--concurrency", type=_positive, default=16, help="files in flight at the same time"
     )
-    parser.add_argument("--concurrency", type=int, default=4, help="files sent at the same time")
+    parser.add_argument("--timeout", type=float, help="seconds for one file; unset follows its duration")
+    _add_recognition_flags(parser)
+    _add_output_flags(parser)
     add_model_flags(parser)
     parser.set_defaults(run=run)
 
 
+def _add_recognition_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("recognition")
+    group.add_argument("--language", help="ISO code or name; unset lets the model decide")
+    group.add_argument("--hotwords", nargs="+", default=(), metavar="WORD", help="words likely to occur")
+    group.add_argument("--no-itn", dest="itn", action="store_false", help="no inverse text normalisation")
+    group.add_argument("--no-vad", dest="vad", action="store_false", help="decode each file as one segment")
+    group.add_argument("--max-new-tokens", type=_positive, help="of one segment; unset follows its duration")
+    group.add_argument("--speakers", "--spk", action="store_true", help="tell speakers apart")
+    group.add_argument("--num-speakers", type=_positive, help="how many there are; unset finds out")
+
+
+def _add_output_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "-o", "--output", type=Path, help="file that grows with each result, or folder for a file each"
+    )
+    group.add_argument(
+        "--format", choices=FORMATS, help="unset follows the name of the output, else it is text"
+    )
+    group.add_argument(
+        "--resume", action="store_true", help="skip what the output (jsonl or folder) has already"
+    )
+    group.add_argument("--details", action="store_true", help="add token ids to the json segments")
+    group.add_argument("--timing", action="store_true", help="print each file's stages to standard error")
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
 def run(options: argparse.Namespace) -> int:
-    """Print each file's transcript in order; a file that fails is reported and the others go on."""
-    missing = [str(file) for file in options.files if not file.is_file()]
-    if missing:
-        raise FileNotFoundError(f"no such file: {', '.join(missing)}")
-    wanted = RecognizeOptions(
+    """Write each transcript in order; a file that fails is reported and the others go on."""
+    given = [*options.files, *options.input]
+    if not given:
+        raise InvalidRequest("no input: give files, a wav.scp or a jsonl")
+    items = list(recordings(given))
+    style = Style(style_for(options.output, options.format), options.details)
+    with open_sink(options.output, style, resume=options.resume, several=len(items) > 1) as sink:
+        todo = [item for item in items if not sink.has(item)]
+        if len(todo) < len(items):
+            print(f"{len(items) - len(todo)} of {len(items)} are done already", file=sys.stderr)
+        there = [item for item in todo if _is_there(item)]
+        failed = len(todo) - len(there)
+        if there:
+            failed += _transcribe(there, sink, options)
+    return 1 if failed else 0
+
+
+def _is_there(item: Recording) -> bool:
+    if isinstance(item.source, Path) and not item.source.is_file():
+        print(f"{item.name}: no such file", file=sys.stderr)
+        return False
+    return True
+
+
+def _transcribe(items: Sequence[Recording], sink: Sink, options: argparse.Namespace) -> int:
+    """How many failed."""
+    many = ManyOptions(_wanted(options), options.batch_size, options.timeout)
+    failed = 0
+    with (
+        _ended_by_sigterm(),
+        _running(options) as (target, check),
+        contextlib.closing(transcribe_many(target, items, many)) as outcomes,
+        Meter(len(items)) as meter,
+    ):
+        for outcome in outcomes:
+            if isinstance(outcome.error, Unavailable):
+                check()
+            if not _take(outcome, sink, options.timing):
+                failed += 1
+            meter.advance(outcome.transcript.duration if outcome.transcript else 0.0)
+    return failed
+
+
+def _take(outcome: Outcome, sink: Sink, timing: bool) -> bool:
+    try:
+        transcript = outcome.result()
+    except (TandemError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return False
+    sink.write(outcome.recording, transcript)
+    if timing:
+        print(timing_line(transcript), file=sys.stderr)
+    return True
+
+
+def _wanted(options: argparse.Namespace) -> RecognizeOptions:
+    return RecognizeOptions(
         language=options.language,
         hotwords=tuple(options.hotwords),
         itn=options.itn,
         vad=options.vad,
+        max_new_tokens=options.max_new_tokens,
+        speakers=options.speakers or options.num_speakers is not None,
+        num_speakers=options.num_speakers,
         details=options.details,
     )
-    failed = 0
-    with server(options) as target, Client(target) as client, _progress() as progress:
-        bar = progress.add_task("transcribing", total=len(options.files))
-        with ThreadPoolExecutor(options.concurrency) as pool:
-            jobs = [pool.submit(client.recognize, file, wanted) for file in options.files]
-            for file, job in zip(options.files, jobs, strict=True):
-                try:
-                    _show(file, job.result(), options)
-                except TandemError as error:
-                    failed += 1
-                    print(f"{file}: {error}", file=sys.stderr)
-                progress.advance(bar)
-    return 1 if failed else 0
-
-
-def _show(file: Path, transcript: Transcript, options: argparse.Namespace) -> None:
-    if options.format == "text" and len(options.files) > 1:
-        print(f"== {file}")
-    print(render(file, transcript, options.format, details=options.details), flush=True)
-    if options.timing:
-        print(timing_line(transcript), file=sys.stderr)
 
 
 def timing_line(transcript: Transcript) -> str:
@@ -83,28 +149,29 @@ def timing_line(transcript: Transcript) -> str:
 
 
 @contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the services and closes the output as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def server(options: argparse.Namespace) -> Iterator[str]:
-    """The address to use: --server, or that of three tiers started for this command."""
+    """The address of the server that the flags name, or of one started for this command."""
+    with _running(options) as (target, _):
+        yield target
+
+
+@contextlib.contextmanager
+def _running(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Its address, and a check that raises LaunchError with the log of a service of ours that has died."""
     if options.server:
-        yield options.server
+        yield options.server, lambda: None
         return
-    console = Console(stderr=True)
-    with console.status("starting the three services"), contextlib.ExitStack() as exit_stack:
-        stack = exit_stack.enter_context(
-            private_stack(
-                resolve(options.model),
-                hub=options.hub,
-                engine=options.engine,
-                encoder_args=encoder_flags(options),
-                decoder_args=decoder_flags(options),
-            )
-        )
-        held = exit_stack.pop_all()
-    with held:
-        yield stack.address
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with Console(stderr=True).status("starting the three services"):
+        services = LocalServices(engine_options(options))
+    with contextlib.closing(services):
+        yield services.address, services.check

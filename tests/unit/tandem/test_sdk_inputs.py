@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 import torch
@@ -124,7 +126,7 @@ def test_samples_keep_their_values_and_rate(kind: str, rate: int) -> None:
         (np.zeros(10, np.int64), TypeError),
     ],
 )
-def test_samples_that_make_no_sense_are_refused(samples: np.ndarray, error: type[Exception]) -> None:  # type: ignore[type-arg]
+def test_samples_that_make_no_sense_are_refused(samples: npt.NDArray[Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         to_wav(samples)
 
