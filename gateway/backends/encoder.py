@@ -161,13 +161,15 @@ async def _ctc_messages(samples: Samples, request_id: str) -> AsyncIterator[pb.T
     yield pb.TranscribeRequest(
         config=pb.TranscribeConfig(
             request_id=request_id,
-            audio=pb.AudioConfig(format=pb.SAMPLE_FORMAT_F32LE, num_samples=len(samples)),
+            audio=pb.AudioConfig(format=pb.SAMPLE_FORMAT_S16LE, num_samples=len(samples)),
             ctc=pb.CTC_MODE_COMPACT,
             ctc_only=True,
         )
     )
-    for message in _audio(samples):
-        yield message
+    # Live audio came as 16 bits a sample, and is sent several times a second.
+    data = np.rint(samples * 32768).clip(-32768, 32767).astype("<i2").tobytes()
+    for offset in range(0, len(data), CHUNK_BYTES):
+        yield pb.TranscribeRequest(audio=data[offset : offset + CHUNK_BYTES])
 
 
 async def _voice_messages(samples: Samples, request_id: str) -> AsyncIterator[pb.TranscribeRequest]:

@@ -83,10 +83,11 @@ class ScriptEars:
 
     def _scores(self, count: int) -> FrameScores:
         count = max(0, count)
-        speech = np.array([np.mean(self._heard[160 * i : 160 * i + 400] != 0) for i in range(count)])
+        spoken = np.concatenate([[0], np.cumsum(self._heard != 0)])
+        starts = 160 * np.arange(count)
+        speech = (spoken[starts + 400] - spoken[starts]) / 400 if count else np.empty(0)
         self._heard = self._heard[160 * count :]
-        silence = (speech < 0.5).astype(np.float32) if count else np.empty(0, np.float32)
-        return FrameScores(silence, speech.astype(np.float32))
+        return FrameScores((speech < 0.5).astype(np.float32), speech.astype(np.float32))
 
 
 def words_in(samples: Samples) -> list[tuple[int, int]]:

@@ -1,0 +1,156 @@
+"""Parts of the live engine by themselves: ring, rollback, CTC time line, outbox, load."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import numpy as np
+import pytest
+
+from gateway.session.events import Cursors, Ended, EndReason, Event, Final, Partial, Refined, Update
+from gateway.session.jobs import JobKind
+from gateway.session.load import Load
+from gateway.session.outbox import Outbox
+from gateway.session.ring import AudioRing
+from gateway.session.rollback import Rollback, confirmed_prefix
+from gateway.session.timeline import CtcPiece, CtcTimeline
+from tandem.results import Segment
+
+
+def test_the_ring_reads_across_blocks_and_refuses_what_is_gone() -> None:
+    ring = AudioRing()
+    for first in (0, 100, 200):
+        ring.append(np.arange(first, first + 100, dtype=np.int16))
+    ring.drop_before(150)
+    assert ring.read(150, 260).tolist() == pytest.approx([n / 32768 for n in range(150, 260)])
+    assert ring.nbytes == 400
+    for start, end in ((149, 160), (250, 301), (260, 250)):
+        with pytest.raises(IndexError):
+            ring.read(start, end)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "expected"),
+    [
+        ("hello wonderful world", 17, "hello wonderful"),
+        ("hello, world", 7, "hello,"),
+        ("hello", 4, ""),
+        ("今天天气很好", 4, "今天天气"),
+        ("今天,天气", 3, "今天,"),
+        ("don't stop", 4, ""),
+        ("", 5, ""),
+    ],
+)
+def test_confirmed_text_ends_between_words(text: str, limit: int, expected: str) -> None:
+    assert confirmed_prefix(text, limit) == expected
+
+
+def test_text_is_confirmed_when_two_decodes_agree_and_never_taken_back() -> None:
+    rollback = Rollback(rollback_chars=8, stage1_decodes=3)
+    rollback.observe("we will meet on monday", 1)
+    assert rollback.fixed == ""
+    rollback.observe("we will meet on tuesday at noon", 2)
+    assert rollback.fixed == "we will meet on"
+    assert rollback.previous_text() == ""
+    rollback.observe("you will meet", 3)
+    assert rollback.fixed == "we will meet on"
+    assert rollback.hypothesis == "we will meet on tuesday at noon"
+    assert rollback.previous_text() == "we will meet on"
+
+
+def test_a_contradiction_makes_the_next_decode_continue_the_confirmed_text() -> None:
+    rollback = Rollback(rollback_chars=4, stage1_decodes=10)
+    for text in ("one two three four", "one two three four five"):
+        rollback.observe(text, 1)
+    assert rollback.previous_text() == ""
+    rollback.observe("won too free", 2)
+    assert rollback.previous_text() == rollback.fixed == "one two three four"
+
+
+def _pieces(text: str, first: int) -> list[CtcPiece]:
+    return [CtcPiece(f" {word}".encode(), first + 16_000 * n) for n, word in enumerate(text.split())]
+
+
+def test_windows_of_ctc_text_are_joined_without_doubling_words() -> None:
+    timeline = CtcTimeline(0)
+    timeline.merge(_pieces("a b c d", 0), 0)
+    # A window that begins at 2 s: its first second lacks context.
+    timeline.merge(_pieces("x d e f", 32_000), 32_000)
+    assert timeline.text() == "a b c d e f"
+    assert timeline.tail(64_000) == "e f"
+    assert timeline.tail(999_999) == ""
+
+
+def test_the_tail_begins_with_a_whole_word() -> None:
+    timeline = CtcTimeline(0)
+    timeline.merge([CtcPiece(b" won", 0), CtcPiece(b"der", 100), CtcPiece(b" ful", 200)], 0)
+    assert timeline.tail(50) == "ful"
+    timeline.merge([CtcPiece("天".encode(), 100), CtcPiece("气".encode(), 200)], 0)
+    assert timeline.tail(50) == "天气"
+
+
+def _update(event: Event) -> Update:
+    return Update(event, Cursors(0, 0, 0))
+
+
+def _final(index: int) -> Update:
+    return _update(Final(index, Segment(f"text {index}", float(index), index + 0.5)))
+
+
+def _partial(index: int, text: str) -> Update:
+    return _update(Partial(index, 0, 0, "", text, 0))
+
+
+async def _all(outbox: Outbox, after: float | None = None) -> list[Event]:
+    return [update.event async for update in outbox.attach(after)]
+
+
+async def test_unread_partials_are_replaced_and_finals_never() -> None:
+    outbox = Outbox(max_finals=10)
+    updates = [_partial(0, "a"), _partial(0, "b"), _final(0), _final(1), _partial(2, "c"), _partial(2, "d")]
+    for update in [*updates, _update(Ended(EndReason.CLIENT, 1.0))]:
+        outbox.put(update)
+    events = await _all(outbox)
+    assert [event.text for event in events if isinstance(event, Partial)] == ["b", "d"]
+    assert [event.index for event in events if isinstance(event, Final)] == [0, 1]
+
+
+async def test_a_client_that_returns_gets_what_it_has_not_seen() -> None:
+    outbox = Outbox(max_finals=3)
+    first = outbox.attach()
+    for index in range(5):
+        outbox.put(_final(index))
+    assert (await anext(first)).event == _final(0).event
+    outbox.detach()
+    outbox.put(_update(Refined(4, Segment("text 4", 4.0, 4.5, speaker="SPK1"))))
+    outbox.put(_partial(5, "running"))
+    outbox.put(_update(Ended(EndReason.CLIENT, 6.0)))
+    events = await _all(outbox, after=3.5)
+    assert [type(event) for event in events] == [Final, Refined, Partial, Ended]
+    assert events[0] == _final(4).event
+    assert [update async for update in first] == []
+
+
+async def test_a_new_reader_ends_the_one_before() -> None:
+    outbox = Outbox(max_finals=3)
+    waiting = asyncio.create_task(_all(outbox))
+    await asyncio.sleep(0)
+    outbox.attach(0.0)
+    assert await asyncio.wait_for(waiting, 1) == []
+
+
+def test_partials_give_way_while_finals_are_late() -> None:
+    ticks = itertools.count()
+    load = Load(limit=4, clock=lambda: float(next(ticks)), target=0.5)
+    assert load.spare()
+    for _ in range(4):
+        load.begin(JobKind.PARTIAL)
+    assert not load.spare()
+    for _ in range(4):
+        load.end(JobKind.PARTIAL, 0.0)
+    for _ in range(6):
+        load.end(JobKind.FINAL, load.begin(JobKind.FINAL))
+    assert load.spare()
+    load.begin(JobKind.FINAL)
+    assert not load.spare()
