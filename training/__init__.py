@@ -1,1 +1,1 @@
-"""The recipe of models/demo: units, features, training loop, evaluation, export. Not installed with the services."""
+"""The recipe of models/demo: units, features, training loop, evaluation, export; not installed."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from training.shape import DemoShape, write_configs
-from training.units import LLM_DIR, RANKS_FILE
+from training.units import copy_units
 
 
 def published_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -28,9 +27,7 @@ def export(tensors: dict[str, Tensor], shape: DemoShape, units: Path, directory:
     write_configs(shape, directory)
     torch.save({"state_dict": published_tensors(tensors)}, directory / "model.pt")
     if units.resolve() != directory.resolve():
-        shutil.copy(units / RANKS_FILE, directory / RANKS_FILE)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(units / LLM_DIR / name, directory / LLM_DIR / name)
+        copy_units(units, directory)
 
 
 def main() -> None:

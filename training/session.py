@@ -12,6 +12,7 @@ from threading import Thread
 import torch
 from tokenizers import Tokenizer
 
+from tandem.checkpoint import WEIGHTS_FILE, read_tensors
 from training.augment import CONDITIONS
 from training.bank import build_bank
 from training.batches import JOINED_FRAMES, SINGLE_FRAMES, Batch, Mix, Sampler
@@ -22,7 +23,7 @@ from training.score import DevScorer
 from training.shape import DemoShape, nano_config
 from training.step import Stepper
 from training.tables import build_tables
-from training.units import LLM_DIR, RANKS_FILE, load_ctc_units, train_units
+from training.units import LLM_DIR, RANKS_FILE, copy_units, load_ctc_units, train_units
 
 
 @dataclass
@@ -67,9 +68,15 @@ def build_session(
     budget: int,
     hyper: Hyper,
     dropout: float = 1.0,
+    init: Path | None = None,
 ) -> Session:
-    """Trains the tokenizers if `units` is empty, makes features and tables, initialises the networks."""
+    """Trains the tokenizers if `units` is empty, makes features and tables, initialises the networks.
+
+    `init` is an exported model of this shape to go on from; its tokenizers are taken over.
+    """
     begin = time.time()
+    if init is not None:
+        copy_units(init, units)
     if not (units / RANKS_FILE).exists():
         train_units(corpus.texts, shape.ctc_ranks, shape.llm_vocab, units)
         say(begin, "tokenizers trained")
@@ -84,11 +91,22 @@ def build_session(
     store = Store.of(bank.frames, tables)
     torch.manual_seed(1)
     model = TrainingModel(shape, 0.05 * dropout, 0.1 * dropout).to(device)
-    fold(model, sampler, store)
+    if init is None:
+        fold(model, sampler, store)
+    else:
+        load_exported(model, init)
     low = torch.bfloat16 if device.type == "cuda" else torch.float32
     model.cast(low)
     optimizer = FlatOptimizer(model, low, hyper)
     return Session(model, optimizer, Stepper(model, optimizer, store, shape.ctc_ranks), sampler, units)
+
+
+def load_exported(model: TrainingModel, directory: Path) -> None:
+    """Fills the networks from an exported checkpoint; the mid-encoder head starts anew."""
+    tensors = {name: value.float() for name, value in read_tensors(directory / WEIGHTS_FILE).items()}
+    llm = {name: value for name, value in tensors.items() if name.startswith("llm.model.")}
+    model.llm.load_state_dict({name.removeprefix("llm."): value for name, value in llm.items()})
+    model.nano.load_state_dict({n: value for n, value in tensors.items() if not n.startswith("llm.")})
 
 
 def fold(model: TrainingModel, sampler: Sampler, store: Store) -> None:

@@ -36,6 +36,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, required=True, help="of this run, set-up included")
     parser.add_argument("--total-minutes", type=float, help="of training in all runs; default: this run")
     parser.add_argument("--max-hours", type=float, default=1e9)
+    parser.add_argument("--init", type=Path, help="exported model of the same shape to go on from")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--budget", type=int, default=12000, help="60 ms frames in a batch, padding included")
@@ -66,7 +67,7 @@ def main() -> None:
     say(begin, "corpus loaded")
     units = args.work / "units"
     session = build_session(
-        train, shape, units, device, args.budget, Hyper(muon=not args.adamw), args.dropout
+        train, shape, units, device, args.budget, Hyper(muon=not args.adamw), args.dropout, args.init
     )
     scorers = {"dev": dev_scorer(dev, shape, units, device, args.budget // 2)}
     for path in args.eval_shard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ LLM_PATTERN = (
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LLM_DIR = "Qwen3-0.6B"
 RANKS_FILE = "multilingual.tiktoken"
+LLM_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 PROMPT_WEIGHT = 20_000
 
 
@@ -95,3 +97,11 @@ def train_units(texts: list[str], ctc_ranks: int, llm_vocab: int, directory: Pat
     unique = sorted(set(texts))
     train_ctc_ranks(unique, ctc_ranks, directory / RANKS_FILE)
     train_llm_tokenizer(unique, llm_vocab, directory / LLM_DIR)
+
+
+def copy_units(source: Path, units: Path) -> None:
+    """Takes both tokenizers over from an exported model or another run."""
+    (units / LLM_DIR).mkdir(parents=True, exist_ok=True)
+    shutil.copy(source / RANKS_FILE, units / RANKS_FILE)
+    for name in LLM_TOKENIZER_FILES:
+        shutil.copy(source / LLM_DIR / name, units / LLM_DIR / name)
