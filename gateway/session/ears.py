@@ -1,4 +1,4 @@
-"""From the client's samples to frame scores of the voice activity detector, in steps of 60 ms."""
+"""From the client's samples to frame scores of the voice activity detector, in steps of at least 60 ms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from gateway.session.ring import Pcm
 from gateway.vad.fbank import FRAME_SHIFT
 from gateway.vad.fsmn import FrameScores, FsmnVad
 
+# The network is asked for at least a step; a client's frame of 100 ms is then used up at once.
 _STEP = 6 * FRAME_SHIFT
+_UNIT = 2 * FRAME_SHIFT
 
 
 class Ears(Protocol):
@@ -24,7 +26,7 @@ class Ears(Protocol):
 
 
 class VadEars:
-    """The FSMN network, asked for whole steps only: its cost does not depend on how clients cut frames."""
+    """The FSMN network: small frames are collected, so that its cost does not depend on the client."""
 
     def __init__(self, model: FsmnVad) -> None:
         self._stream = model.stream()
@@ -32,7 +34,7 @@ class VadEars:
 
     def push(self, block: Pcm) -> FrameScores:
         samples = np.concatenate([self._rest, block]) if len(self._rest) else block
-        whole = len(samples) // _STEP * _STEP
+        whole = len(samples) // _UNIT * _UNIT if len(samples) >= _STEP else 0
         self._rest = samples[whole:]
         if not whole:
             return FrameScores(np.empty(0, np.float32), np.empty(0, np.float32))
