@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import replace
-from typing import Protocol
 
 from gateway.pipeline import Recognizer
 from gateway.prepare import Span
@@ -22,20 +21,6 @@ from tandem.results import Segment
 _CTC_TIMEOUT = 5.0
 _FIRST_DELAY = 0.05
 _MAX_DELAY = 1.0
-
-
-class Backend(Protocol):
-    """Answers the jobs of one or many sessions. Raises TandemError when it gives up."""
-
-    @property
-    def abilities(self) -> Abilities:
-        """What jobs may ask for."""
-
-    async def ctc(self, job: DecodeJob) -> CtcHeard:
-        """The CTC best path of the job's audio."""
-
-    async def decode(self, job: DecodeJob) -> Decoded:
-        """The language model's text of the job's audio."""
 
 
 class RecognizerBackend:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol
 
 from gateway.session.events import Update
 from gateway.session.ring import Samples
@@ -79,3 +80,17 @@ class Effects:
     updates: list[Update] = field(default_factory=list)
     starts: list[DecodeJob] = field(default_factory=list)
     cancels: list[int] = field(default_factory=list)
+
+
+class Backend(Protocol):
+    """Answers the jobs of one or many sessions. Raises TandemError when it gives up."""
+
+    @property
+    def abilities(self) -> Abilities:
+        """What jobs may ask for."""
+
+    async def ctc(self, job: DecodeJob) -> CtcHeard:
+        """The CTC best path of the job's audio."""
+
+    async def decode(self, job: DecodeJob) -> Decoded:
+        """The language model's text of the job's audio."""

@@ -10,12 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from gateway.session.backend import Backend
 from gateway.session.config import SessionLimits, SessionOptions
 from gateway.session.core import SessionCore
 from gateway.session.ears import Ears
 from gateway.session.events import Cursors, Ended, EndReason, Failed, Final, Refined, Update
-from gateway.session.jobs import DecodeJob, JobKind
+from gateway.session.jobs import Backend, DecodeJob, JobKind
 from gateway.session.load import Load
 from gateway.session.outbox import Outbox
 from gateway.session.ring import Pcm
@@ -137,6 +136,11 @@ class LiveSession:
     @property
     def speaking_since(self) -> float | None:
         return self._core.speaking_since
+
+    @property
+    def backlog(self) -> float:
+        """Seconds of ended speech that waits for its final."""
+        return self._core.backlog
 
     @property
     def ended(self) -> bool:

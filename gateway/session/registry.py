@@ -9,10 +9,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from gateway.session.backend import Backend
 from gateway.session.config import PartialPolicy, SessionLimits, SessionOptions
 from gateway.session.ears import Ears
 from gateway.session.events import Ended, EndReason, Failed, Update
+from gateway.session.jobs import Backend
 from gateway.session.live import LiveSession
 from gateway.session.load import Load
 from gateway.session.speakers import SpeakerTracker
@@ -71,6 +71,13 @@ class SessionRegistry:
     @property
     def has_speakers(self) -> bool:
         return self._speakers is not None
+
+    def statistics(self) -> tuple[int, int, float, float]:
+        """Open sessions, those with speech, longest backlog, recent time of finals. From any thread."""
+        sessions = [held.session for held in list(self._held.values())]
+        speaking = sum(session.speaking_since is not None for session in sessions)
+        backlog = max((session.backlog for session in sessions), default=0.0)
+        return len(sessions), speaking, backlog, self._load.final_seconds
 
     def open(self, options: SessionOptions) -> Held:
         """A new session. Raises Overloaded, CapabilityMissing, InvalidRequest."""
