@@ -34,6 +34,8 @@ const settings = new Settings({
   hotwords: $("hotwords"),
   speakers: $("speakers"),
   chosen: $("chosen"),
+  load: $("load"),
+  list: $("list"),
 });
 const player = $("player");
 const captions = new Captions(
@@ -51,7 +53,9 @@ const meter = new Meter($("wave"), $("level"), (quiet) => {
 const recorder = new Recorder(transcript, meter, {
   state: onState,
   failed: (title, detail) => notice.show(title, detail),
-  speakers: (available) => settings.allowSpeakers(available),
+  speakers: (available) => {
+    $("settings-note").textContent = available ? "" : "Live captions come without speakers on this server.";
+  },
 });
 let upload = null;
 let service = null;
@@ -63,7 +67,8 @@ function onState(name) {
   $("state").textContent = STATES[name];
   const busy = name !== "idle";
   $("record").setAttribute("aria-pressed", String(busy));
-  $("record").disabled = name === "stopping";
+  // Not disabled: that would take the focus away from who uses the keyboard.
+  $("record").setAttribute("aria-disabled", String(name === "stopping" || name === "opening"));
   $("record-label").textContent = upload ? "Cancel" : busy ? "Stop" : "Listen";
   $("open").disabled = $("clear").disabled = busy;
   if (name === "live") notice.hide("lost");
@@ -87,11 +92,12 @@ function onTranscript() {
   for (const button of document.querySelectorAll("[data-save], #copy")) button.disabled = !sentences.length;
   const people = new Set(sentences.map(({ speaker }) => speaker).filter((speaker) => speaker !== null)).size;
   const count = (n, one) => `${n} ${one}${n === 1 ? "" : "s"}`;
-  const parts = [transcript.source, count(sentences.length, "sentence"), people ? count(people, "speaker") : "", clock(duration)];
+  const parts = [transcript.source, count(sentences.length, "caption"), people ? count(people, "speaker") : "", clock(duration)];
   $("summary").textContent = parts.filter(Boolean).join(" · ");
 }
 
 function toggleRecording() {
+  if ($("record").ariaDisabled === "true") return;
   if (upload) upload.cancel();
   else if (recorder.state === "idle") listen();
   else recorder.stop();
@@ -121,7 +127,7 @@ function replaceTranscript(message) {
       notice.show("Stop listening first", "", { kind: "info", action: { label: "Undo", run } });
     }
   };
-  notice.show(message, "", { kind: "info", action: { label: "Undo", run }, seconds: 12 });
+  notice.show(message, "", { kind: "info", action: { label: "Undo", run } });
 }
 
 async function transcribe(file) {
@@ -247,7 +253,7 @@ addEventListener("beforeunload", (event) => {
   if (recorder.state !== "idle") event.preventDefault();
 });
 addShortcuts({ help: $("help"), open: $("help-open"), enabled: $("shortcuts") }, {
-  r: () => !$("record").disabled && toggleRecording(),
+  r: toggleRecording,
   o: () => !$("open").disabled && $("file").click(),
   c: copy,
   l: () => captions.toLatest(),

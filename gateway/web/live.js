@@ -92,7 +92,7 @@ export class LiveClient {
     const { language, hotwords, speakers } = this.settings;
     if (language) this.socket.send(`LANGUAGE:${language}`);
     if (hotwords.length) this.socket.send(`HOTWORDS:${hotwords.join(",")}`);
-    if (speakers) this.socket.send("SPK:true");
+    this.socket.send(`SPK:${speakers}`);
     this.socket.send("START");
   }
 
@@ -100,9 +100,17 @@ export class LiveClient {
     this.waitingSince = null;
     if (message.event === "started") this.onStarted();
     else if (message.event === "stopped") this.onStopped(message.reason);
-    else if (message.event === "error") this.finish(() => this.handlers.failed("The server reports an error", message.error));
-    else if (message.event === "spk_set") this.handlers.speakers(message.spk);
+    else if (message.event === "error") this.onError(message.error);
+    else if (message.event === "spk_set") this.onSpeakers(message.spk);
     else if (message.sentences) this.onResult(message);
+  }
+
+  onError(text) {
+    this.finish(() => this.handlers.failed("The server reports an error", text));
+  }
+
+  onSpeakers(told) {
+    if (this.settings.speakers) this.handlers.speakers(told);
   }
 
   onStarted() {

@@ -57,7 +57,7 @@ export class Meter {
 
   show(peak) {
     const decibel = Math.max(FLOOR, Math.round(20 * Math.log10(peak || 1e-9)));
-    this.level.firstElementChild.style.transform = `scaleX(${1 - decibel / FLOOR})`;
+    this.level.firstElementChild.style.transform = `scaleY(${1 - decibel / FLOOR})`;
     this.level.classList.toggle("loud", decibel > -1);
     this.level.setAttribute("aria-valuenow", decibel);
     this.level.setAttribute("aria-valuetext", decibel === FLOOR ? "silent" : `${decibel} decibels`);
@@ -97,8 +97,9 @@ export class Meter {
       const last = this.bars.length - (this.total - newest) - bar * perBar;
       const values = this.bars.slice(Math.max(0, last - perBar), Math.max(0, last));
       const loudness = Math.max(0, ...values);
-      const tall = Math.max(thick, Math.min(1, (loudness * 6) ** 0.7) * height);
-      pen.globalAlpha = loudness > 0.002 ? 1 : 0.35;
+      const decibel = 20 * Math.log10(loudness || 1e-9);
+      const tall = Math.max(thick, (1 + (decibel + 6) / 42) * height);
+      pen.globalAlpha = tall > thick ? 1 : 0.35;
       pen.beginPath();
       pen.roundRect(width - thick - bar * step - shift, (height - tall) / 2, thick, tall, thick / 2);
       pen.fill();

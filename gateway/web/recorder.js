@@ -16,11 +16,13 @@ export class Recorder {
     this.on = on;
     this.state = "idle";
     this.number = 0;
+    this.heard = 0;
     document.addEventListener("visibilitychange", () => this.lockScreen());
   }
 
   async start(settings) {
     this.become("opening");
+    this.heard = 0;
     try {
       this.microphone = await Microphone.open((pcm) => this.hear(pcm), () => this.stop());
     } catch (error) {
@@ -30,7 +32,6 @@ export class Recorder {
     }
     this.number += 1;
     const offset = this.transcript.duration;
-    this.heard = 0;
     this.meter.start();
     this.lockScreen();
     const url = new URL("ws/realtime", document.baseURI);
@@ -57,7 +58,7 @@ export class Recorder {
   }
 
   get seconds() {
-    return this.heard ?? 0;
+    return this.heard;
   }
 
   hear(pcm) {

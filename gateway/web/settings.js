@@ -5,8 +5,11 @@ const CODES = [
   "zh", "en", "ja", "ko", "yue", "de", "fr", "es", "it", "pt", "nl", "pl", "ru", "ar", "hi", "id", "ms", "fil", "th", "vi",
   "bg", "cs", "da", "el", "et", "fi", "ga", "hr", "hu", "lt", "lv", "mt", "ro", "sk", "sl", "sv",
 ];
+// Those that browsers do not name in their own language.
+const OWN_NAMES = { yue: "粵語", ga: "Gaeilge", mt: "Malti", id: "Bahasa Indonesia", ms: "Bahasa Melayu" };
 
 function ownName(code) {
+  if (OWN_NAMES[code]) return OWN_NAMES[code];
   const name = new Intl.DisplayNames([code], { type: "language" }).of(code);
   return name.charAt(0).toLocaleUpperCase(code) + name.slice(1);
 }
@@ -17,12 +20,14 @@ export function splitTerms(text) {
 }
 
 export class Settings extends EventTarget {
-  constructor({ language, hotwords, speakers, chosen }) {
+  constructor({ language, hotwords, speakers, chosen, load, list }) {
     super();
     this.fields = { language, hotwords, speakers };
+    load.addEventListener("click", () => list.click());
+    list.addEventListener("change", () => this.loadList(list));
     this.chosen = chosen;
     language.append(new Option("Automatic", ""), ...CODES.map((code) => new Option(ownName(code), code)));
-    this.load();
+    this.recallAll();
     for (const field of [language, hotwords, speakers]) field.addEventListener("change", () => this.onChange());
     this.summarise();
   }
@@ -43,7 +48,17 @@ export class Settings extends EventTarget {
     this.summarise();
   }
 
-  load() {
+  /** Adds the words of a text file, one per line. */
+  async loadList(list) {
+    const [file] = list.files;
+    list.value = "";
+    if (!file) return;
+    const { hotwords } = this.fields;
+    hotwords.value = splitTerms(`${hotwords.value}\n${await file.text()}`).join("\n");
+    this.onChange();
+  }
+
+  recallAll() {
     const saved = recall("settings") ?? {};
     this.fields.language.value = saved.language ?? "";
     this.fields.hotwords.value = saved.hotwords ?? "";

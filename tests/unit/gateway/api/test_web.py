@@ -1,0 +1,54 @@
+"""The web page over HTTP: what is there, what is not, caching, and what it may load."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+
+from gateway.api.http import make_app
+from gateway.service import GatewayService, ServiceLimits
+
+
+def client() -> httpx.AsyncClient:
+    app = make_app(GatewayService(ServiceLimits(1000, 10.0)))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server")
+
+
+async def test_the_page_and_every_file_it_names() -> None:
+    async with client() as http:
+        page = await http.get("/")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        assert page.headers["x-content-type-options"] == "nosniff"
+        assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", page.text)
+        names = set(re.findall(r'"(web/[\w.]+)', page.text))
+        modules = re.findall(r'from "\./([\w.]+)"', (await http.get("/web/app.js")).text)
+        names |= {f"web/{module}" for module in modules} | {"web/worklet.js", "web/resample.js"}
+        for name in names:
+            answer = await http.get(f"/{name}")
+            assert answer.status_code == 200, name
+            if name.endswith(".js"):
+                assert answer.headers["content-type"].startswith("text/javascript")
+
+
+async def test_unchanged_files_are_not_sent_again() -> None:
+    async with client() as http:
+        etag = (await http.get("/web/app.js")).headers["etag"]
+        again = await http.get("/web/app.js", headers={"If-None-Match": etag})
+        assert (again.status_code, again.content) == (304, b"")
+        head = await http.head("/")
+        assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_nothing_outside_the_folder() -> None:
+    async with client() as http:
+        for path in ("/web/nothing.js", "/web/..%2Fservice.py", "/web/%2e%2e/service.py"):
+            assert (await http.get(path)).status_code == 404
+
+
+async def test_before_the_encoder_is_found_the_page_is_told_so() -> None:
+    async with client() as http:
+        answer = await http.get("/web/service.json")
+    assert answer.status_code == 503
+    assert "waiting for the encoder" in answer.json()["error"]["message"]
