@@ -38,6 +38,7 @@ class DecoderConfig:
     cpu_kv_cache_gib: int = 2
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
+    metrics_port: int = 0
     log_level: str = "INFO"
 
     @property
@@ -123,5 +124,6 @@ def parse(arguments: Sequence[str] | None = None) -> DecoderConfig:
     flag("cpu-kv-cache-gib", positive, "key-value cache of vLLM on a CPU")
     flag("drain-seconds", seconds, "time for running calls after SIGTERM")
     flag("lameduck-seconds", seconds, "time between NOT_SERVING and refusing calls")
+    flag("metrics-port", _at_least(0, int), "port of Prometheus metrics; 0 turns them off")
     flag("log-level", str, "DEBUG, INFO, WARNING or ERROR")
     return DecoderConfig(**vars(parser.parse_args(arguments)))

@@ -15,6 +15,7 @@ import grpc.aio
 from decoder_service.admission import Admission, TokenRate
 from decoder_service.engines.base import Engine, FinishReason, GenerationRequest, TokenDelta
 from decoder_service.prompt import Messages, receive_config, receive_prompt
+from decoder_service.telemetry import observe_request
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.decoder.v1 import decoder_pb2_grpc
 from tandem.errors import DeadlineExceeded, ModelMismatch, Unavailable
@@ -75,7 +76,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
     def __init__(self, receive_timeout: float = 30.0) -> None:
         self._receive_timeout = receive_timeout
         self._served: Served | None = None
-        self._rate = TokenRate()
+        self.rate = TokenRate()
 
     def serve(self, served: Served | None) -> None:
         """Start answering with this engine; None stops."""
@@ -96,15 +97,17 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             async with aclosing(served.engine.generate(request)) as deltas:
                 async for delta in deltas:
                     progress.count(delta)
-                    self._rate.add(len(delta.token_ids))
+                    self.rate.add(len(delta.token_ids))
                     if delta.token_ids or delta.finish:
                         yield _response(request, delta, progress)
+            prompt, total = len(request.prompt), progress.elapsed()
+            observe_request(prompt, progress.tokens, progress.received, progress.first_token, total)
             log.info(
                 "request %s: %d prompt tokens, %d tokens in %.3f s",
                 request.request_id,
-                len(request.prompt),
+                prompt,
                 progress.tokens,
-                progress.elapsed(),
+                total,
             )
 
     async def _receive(self, served: Served, messages: Messages) -> GenerationRequest:
@@ -148,7 +151,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             running_requests=load.running,
             waiting_requests=load.waiting,
             kv_cache_usage=load.kv_cache_usage,
-            tokens_per_second=self._rate.per_second(),
+            tokens_per_second=self.rate.per_second(),
             max_waiting_requests=served.admission.max_waiting,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import logging
 from pathlib import Path
@@ -14,9 +15,11 @@ from decoder_service.config import DecoderConfig
 from decoder_service.engines.base import Engine, GenerationRequest, Prompt, Sampling
 from decoder_service.engines.settings import EngineSettings
 from decoder_service.server import DecoderServicer, Served
+from decoder_service.telemetry import load_gauges
 from decoder_service.weights import language_model
 from tandem.checkpoint import resolve_checkpoint
 from tandem.decoder.v1 import decoder_pb2, decoder_pb2_grpc
+from tandem.rpc.metrics import endpoint
 from tandem.rpc.server import ServerConfig, TierServer, run
 
 log = logging.getLogger("decoder")
@@ -37,6 +40,7 @@ class DecoderTier:
         self._engine: Engine | None = None
         self._failure: str | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._gauges = contextlib.ExitStack()
         self._servicer = DecoderServicer(config.receive_timeout)
         self._server = TierServer(
             ServerConfig(
@@ -49,7 +53,8 @@ class DecoderTier:
         decoder_pb2_grpc.add_DecoderServiceServicer_to_server(self._servicer, self._server.server)
 
     async def run(self) -> int:
-        await run(self._server, self._load, self._close)
+        with endpoint(self._config.metrics_port):
+            await run(self._server, self._load, self._close)
         return 1 if self._failure else 0
 
     async def _load(self) -> None:
@@ -64,6 +69,7 @@ class DecoderTier:
         admission = Admission(info.max_num_seqs, config.max_waiting_requests)
         name = Path(config.model).name if Path(config.model).is_dir() else config.model
         self._servicer.serve(Served(self._engine, name, model.checkpoint_sha256, admission))
+        self._gauges.enter_context(load_gauges(self._engine.load, admission, self._servicer.rate))
         self._watch = asyncio.create_task(self._stop_when_dead(self._engine))
 
     async def _stop_when_dead(self, engine: Engine) -> None:
@@ -75,6 +81,7 @@ class DecoderTier:
         self._server.request_stop()
 
     async def _close(self) -> None:
+        self._gauges.close()
         if self._watch is not None:
             self._watch.cancel()
         if self._engine is not None:

@@ -20,8 +20,10 @@ from encoder_service.engine import EncoderEngine, EngineConfig, choose_dtype
 from encoder_service.server import SERVICE, EncoderServicer, LoadedEncoder
 from encoder_service.speaker import SpeakerEmbedder, load_speaker_model
 from encoder_service.speaker_plan import SpeakerConfig
+from encoder_service.telemetry import load_gauges
 from tandem.checkpoint import CheckpointError
 from tandem.encoder.v1 import encoder_pb2_grpc
+from tandem.rpc.metrics import endpoint
 from tandem.rpc.server import ServerConfig, TierServer, run
 
 log = logging.getLogger("tandem.encoder")
@@ -83,13 +85,15 @@ async def serve(config: EncoderConfig) -> None:
     async def start() -> None:
         engine = await asyncio.to_thread(load_engine, config)
         batcher = await resources.enter_async_context(Batcher(engine, batcher_config(config)))
+        resources.enter_context(load_gauges(batcher.load))
         decoder = DecoderClient(config.decoder) if config.decoder else None
         if decoder is not None:
             resources.push_async_callback(decoder.close)
         files = tokenizer_files(engine.checkpoint)
         servicer.loaded = LoadedEncoder(engine, batcher, decoder, describe(engine, config.model), files)
 
-    await run(server, start, resources.aclose)
+    with endpoint(config.metrics_port):
+        await run(server, start, resources.aclose)
 
 
 def main() -> int:

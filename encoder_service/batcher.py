@@ -13,6 +13,7 @@ from typing import Protocol
 from encoder_service.audio_queue import AudioQueue, BatchLimits, Waiting
 from encoder_service.messages import EncodedAudio, EncodeItem
 from encoder_service.rate import RateMeter
+from encoder_service.telemetry import observe_batch
 from tandem.errors import Overloaded, Unavailable
 
 RETRY_SECONDS = (0.1, 30.0)
@@ -174,7 +175,9 @@ class Batcher:
             if final:
                 _settle(batch[0].payload.done, error)
             return False
-        self._rate.add(sum(entry.seconds for entry in batch), time.monotonic() - begun)
+        audio_seconds = sum(entry.seconds for entry in batch)
+        self._rate.add(audio_seconds, time.monotonic() - begun)
+        observe_batch(results, audio_seconds, [started - entry.since for entry in batch])
         for entry, audio in zip(batch, results, strict=True):
             _settle(entry.payload.done, Encoded(audio, started - entry.since))
         return True

@@ -32,6 +32,7 @@ class EncoderConfig:
     max_wait_ms: float = 3.0
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
+    metrics_port: int = 0
     log_level: str = "INFO"
 
 
@@ -57,6 +58,7 @@ def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
     flags.add("max-wait-ms", float, "how long a request waits for company in an idle encoder")
     flags.add("drain-seconds", float, "time for running calls after SIGTERM")
     flags.add("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")
+    flags.add("metrics-port", int, "port of Prometheus metrics; 0 turns them off")
     flags.add("log-level", str, "DEBUG, INFO, WARNING or ERROR")
     values = flags.parse(arguments)
     if not values["model"]:

@@ -9,17 +9,22 @@ import sys
 from functools import partial
 
 from gateway.api.grpc import SERVICE, AsrServicer
+from gateway.api.grpc_batch import SERVICE as BATCH_SERVICE
+from gateway.api.grpc_batch import BatchServicer
 from gateway.api.http import make_app
 from gateway.api.http_server import HttpServerConfig, http_server
 from gateway.api.realtime_funasr import RealtimeDefaults, read_hotwords, realtime_server
-from gateway.backends.encoder import EncoderBackend
+from gateway.backends.pool import connect_encoders
+from gateway.batch.manager import BatchManager, batch_limits
 from gateway.config import GatewayConfig, parse
 from gateway.live import live_sessions
 from gateway.model import fetch_model
 from gateway.pipeline import Recognizer
 from gateway.prepare import make_preparer
 from gateway.service import GatewayService, ServiceLimits
-from tandem.asr.v1 import asr_pb2_grpc
+from gateway.telemetry import live_gauges
+from tandem.asr.v1 import asr_pb2_grpc, batch_pb2_grpc
+from tandem.rpc.metrics import endpoint
 from tandem.rpc.server import ServerConfig, TierServer, run
 
 
@@ -33,19 +38,23 @@ async def serve(config: GatewayConfig) -> None:
             drain_seconds=config.drain_seconds,
             lameduck_seconds=config.lameduck_seconds,
         ),
-        [SERVICE],
+        [SERVICE, BATCH_SERVICE],
     )
     asr_pb2_grpc.add_AsrServiceServicer_to_server(AsrServicer(service), server.server)
+    batches = BatchManager(service, batch_limits(config))
+    batch_pb2_grpc.add_BatchServiceServicer_to_server(BatchServicer(service, batches), server.server)
     resources = contextlib.AsyncExitStack()
     listening = contextlib.AsyncExitStack()
 
     async def start() -> None:
-        encoder = EncoderBackend(config.encoder)
+        encoder = connect_encoders(config.encoder)
         resources.push_async_callback(encoder.close)
         preparer = await resources.enter_async_context(make_preparer(config))
         recognizer = Recognizer(await fetch_model(encoder), encoder, preparer)
+        await resources.enter_async_context(batches)
         service.sessions = await resources.enter_async_context(live_sessions(config, recognizer))
         server.beside.append(partial(service.sessions.drain, config.drain_seconds))
+        resources.enter_context(live_gauges(service.sessions))
         service.recognizer = recognizer
 
     defaults = RealtimeDefaults(
@@ -67,6 +76,7 @@ async def serve(config: GatewayConfig) -> None:
             await listening.enter_async_context(
                 realtime_server(service, config.realtime_host, config.realtime_port, defaults)
             )
+        listening.enter_context(endpoint(config.metrics_port))
         await run(server, start, resources.aclose)
 
 

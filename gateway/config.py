@@ -27,7 +27,11 @@ class GatewayConfig:
     audio_workers: int = 2
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
+    metrics_port: int = 0
     log_level: str = "INFO"
+    batch_spool_bytes: int = 16 << 30
+    batch_parallel: int = 4
+    batch_keep_seconds: float = 24 * 3600.0
     realtime_host: str = "0.0.0.0"
     realtime_port: int = 10095
     language: str = ""
@@ -61,7 +65,7 @@ def parse(arguments: Sequence[str] | None = None) -> GatewayConfig:
     """The configuration from the command line and the environment."""
     flags = FlagParser("gateway", "Client-facing gateway of Tandem.", "TANDEM_GATEWAY", GatewayConfig())
     flags.add("listen", str, "host:port or unix:path")
-    flags.add("encoder", str, "gRPC target of the encoder tier")
+    flags.add("encoder", str, "gRPC targets of the encoder tier, separated by commas, or dns:///name:port")
     flags.add("http-host", str, "address of HTTP and WebSocket")
     flags.add("http-port", int, "port of HTTP and WebSocket; 0 turns them off")
     flags.add(
@@ -76,9 +80,17 @@ def parse(arguments: Sequence[str] | None = None) -> GatewayConfig:
     flags.add("audio-workers", int, "processes that decode audio")
     flags.add("drain-seconds", float, "time for running calls after SIGTERM")
     flags.add("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")
+    flags.add("metrics-port", int, "port of Prometheus metrics; 0 turns them off")
     flags.add("log-level", str, "DEBUG, INFO, WARNING or ERROR")
+    _add_batch_flags(flags)
     _add_live_flags(flags)
     return GatewayConfig(**flags.parse(arguments))
+
+
+def _add_batch_flags(flags: FlagParser) -> None:
+    flags.add("batch-spool-bytes", int, "disk space for recordings of batches that wait, and results")
+    flags.add("batch-parallel", int, "recordings of batches that are recognized at a time")
+    flags.add("batch-keep-seconds", float, "how long the results of a finished batch are kept")
 
 
 def _add_live_flags(flags: FlagParser) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.align.words import WordAligner
-from gateway.backends.encoder import EncoderBackend, ModelInfo
+from gateway.backends.encoder import Encoder, ModelInfo
 from gateway.text.ctc_tokenizer import CtcTokenizer
 from gateway.text.detokenize import Detokenizer
 from gateway.text.prompt import PromptBuilder
@@ -38,7 +38,7 @@ class ServedModel:
         return Path(name).name if name.startswith(("/", ".")) else name
 
 
-async def fetch_model(encoder: EncoderBackend) -> ServedModel:
+async def fetch_model(encoder: Encoder) -> ServedModel:
     """Ask the encoder tier until it is there; tokenizers come over the wire, so no pod needs a copy."""
     while True:
         try:

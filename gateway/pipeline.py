@@ -11,11 +11,12 @@ from pathlib import Path
 
 from gateway.assemble import Heard, build_segment
 from gateway.audio.types import SAMPLE_RATE
-from gateway.backends.encoder import EncoderBackend, Samples, SegmentRequest, SegmentResult
+from gateway.backends.encoder import Encoder, Samples, SegmentRequest, SegmentResult
 from gateway.model import ServedModel
 from gateway.prepare import Prepared, Preparer, Span
 from gateway.speakers.offline import name_speakers
 from gateway.speakers.types import SegmentEmbeddings
+from gateway.telemetry import observe_transcript
 from gateway.text.budget import output_budget
 from gateway.text.ctc_text import has_speech
 from gateway.text.posteriors import CtcPosteriors
@@ -49,7 +50,7 @@ class Recognizer:
     def __init__(
         self,
         model: ServedModel,
-        encoder: EncoderBackend,
+        encoder: Encoder,
         preparer: Preparer,
         limits: PipelineLimits | None = None,
     ) -> None:
@@ -63,17 +64,21 @@ class Recognizer:
         audio: bytes | Path,
         options: RecognizeOptions,
         on_segment: Callable[[Segment], None] | None = None,
+        on_audio: Callable[[float], None] | None = None,
     ) -> Transcript:
         """The transcript of one recording in its container. Raises typed errors of every tier.
 
         `on_segment` gets every segment as soon as it and all before it are transcribed; what is found out
-        about the whole recording (speakers) may still be missing in it.
+        about the whole recording (speakers) may still be missing in it. `on_audio` gets the recording's
+        seconds as soon as they are known.
         """
         started = time.perf_counter()
         request_id = options.request_id or uuid.uuid4().hex[:16]
         if options.speakers and not self.model.info.has_speakers:
             raise CapabilityMissing("the encoder has no speaker model; see GetCapabilities.speakers")
         prepared = await self._preparer.prepare(audio, options, self.model.info.max_segment)
+        if on_audio is not None:
+            on_audio(prepared.duration)
         # Turns are cut between words, so speakers need word times whether or not they are asked for.
         aligned = replace(options, word_times=options.word_times or options.speakers)
         results = await self._transcribe_all(prepared, aligned, request_id, on_segment)
@@ -95,7 +100,7 @@ class Recognizer:
             align=sum(item.align_seconds for item in results),
             speakers=clustering + sum(item.result.speakers for item in results),
         )
-        return Transcript(
+        transcript = Transcript(
             text=join_texts(segment.text for segment in segments),
             segments=tuple(segments),
             duration=prepared.duration,
@@ -104,6 +109,8 @@ class Recognizer:
             timing=timing,
             request_id=request_id,
         )
+        observe_transcript(transcript)
+        return transcript
 
     async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None:
         """What the CTC branch alone hears in float32 samples [n]; no language model involved."""

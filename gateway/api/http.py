@@ -17,6 +17,7 @@ from gateway.api.rest import asr_router
 from gateway.api.web import web_router
 from gateway.api.websocket import websocket_router
 from gateway.service import GatewayService
+from gateway.telemetry import HttpMetrics
 from tandem import __version__
 from tandem.errors import Unavailable
 
@@ -45,6 +46,7 @@ def make_app(
     app = FastAPI(title="Tandem", version=__version__, description=_DESCRIPTION)
     add_error_handlers(app)
     app.add_middleware(RequestScope)
+    app.add_middleware(HttpMetrics)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 import numpy as np
 import numpy.typing as npt
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.speakers.types import SegmentEmbeddings
 from gateway.text.posteriors import CtcPosteriors
@@ -72,11 +75,40 @@ class SegmentResult:
     speakers: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderLoad:
+    """Seconds of audio waiting and running in one encoder, and seconds of audio it encodes per second."""
+
+    seconds: float
+    speed: float
+
+
+class Encoder(Protocol):
+    """What the gateway asks of the encoder tier: EncoderBackend, or a pool of them."""
+
+    async def model_info(self, timeout: float = ...) -> ModelInfo: ...
+
+    async def tokenizers(self, timeout: float = ...) -> dict[str, bytes]: ...
+
+    async def transcribe(self, request: SegmentRequest, *, ctc: bool) -> SegmentResult: ...
+
+    async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None: ...
+
+    async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings: ...
+
+    async def close(self) -> None: ...
+
+
+def _ignore() -> None:
+    """Nobody waits for the encoding."""
+
+
 class EncoderBackend:
     """Calls the encoder target: one address, or a name that resolves to several pods."""
 
-    def __init__(self, target: str) -> None:
-        self._channel = connect(target)
+    def __init__(self, target: str, options: Sequence[tuple[str, Any]] = ()) -> None:
+        self._channel = connect(target, options)
+        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
         self._stub: encoder_pb2_grpc.EncoderServiceAsyncStub = encoder_pb2_grpc.EncoderServiceStub(
             self._channel
         )
@@ -110,11 +142,30 @@ class EncoderBackend:
             raise from_rpc_error(error) from error
         return {name: bytes(data) for name, data in files.items()}
 
-    async def transcribe(self, request: SegmentRequest, *, ctc: bool) -> SegmentResult:
-        """Encode and decode one segment. Raises the tier's own typed error."""
+    async def load(self, timeout: float) -> EncoderLoad:
+        """How busy the encoder is. Raises Unavailable while it loads or drains."""
+        try:
+            health, load = await asyncio.gather(
+                self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout),
+                self._stub.GetLoad(pb.GetLoadRequest(), timeout=timeout),
+            )
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        if health.status != health_pb2.HealthCheckResponse.SERVING:
+            raise Unavailable("the encoder does not want requests")
+        busy = load.queued_audio_seconds + load.running_audio_seconds
+        return EncoderLoad(busy, load.audio_seconds_per_second)
+
+    async def transcribe(
+        self, request: SegmentRequest, *, ctc: bool, on_encoded: Callable[[], None] = _ignore
+    ) -> SegmentResult:
+        """Encode and decode one segment. Raises the tier's own typed error.
+
+        `on_encoded` is called when only the decoder has work left; not when the call fails before.
+        """
         call = self._stub.Transcribe(_messages(request, ctc))
         try:
-            return await _collect(call, len(request.samples) / SAMPLE_RATE)
+            return await _collect(call, len(request.samples) / SAMPLE_RATE, on_encoded)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         finally:
@@ -201,13 +252,16 @@ async def _messages(request: SegmentRequest, ctc: bool) -> AsyncIterator[pb.Tran
         yield message
 
 
-async def _collect(responses: AsyncIterable[pb.TranscribeResponse], duration: float) -> SegmentResult:
+async def _collect(
+    responses: AsyncIterable[pb.TranscribeResponse], duration: float, on_encoded: Callable[[], None]
+) -> SegmentResult:
     tokens: list[int] = []
     num_embeds, posteriors, voices = 0, None, None
     async for response in responses:
         kind = response.WhichOneof("payload")
         if kind == "header":
             num_embeds = response.header.num_embeds
+            on_encoded()
         elif kind == "compact_ctc":
             posteriors = posteriors_of(response.compact_ctc)
         elif kind == "speakers":

@@ -15,6 +15,7 @@ import grpc.aio
 from grpc_status import rpc_status
 
 from tandem.errors import Cancelled, InternalError, TandemError
+from tandem.rpc.metrics import measured
 from tandem.rpc.status import from_rpc_error, to_status
 
 log = logging.getLogger("tandem.rpc")
@@ -31,7 +32,8 @@ def unary(method: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable
     @functools.wraps(method)
     async def wrapper(self: object, request: object, context: Context) -> Response:
         try:
-            return await method(self, request, context)
+            with measured(method.__name__):
+                return await method(self, request, context)
         except BaseException as error:
             await _drain(error, request)
             await _fail(error, context)
@@ -46,9 +48,10 @@ def streaming(method: Callable[..., AsyncIterator[Response]]) -> Callable[..., A
     async def wrapper(self: object, request: object, context: Context) -> AsyncIterator[Response]:
         try:
             generator = cast(AsyncGenerator[Response, None], method(self, request, context))
-            async with contextlib.aclosing(generator) as responses:
-                async for response in responses:
-                    yield response
+            with measured(method.__name__):
+                async with contextlib.aclosing(generator) as responses:
+                    async for response in responses:
+                        yield response
         except GeneratorExit:
             raise
         except BaseException as error:

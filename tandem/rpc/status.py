@@ -48,7 +48,17 @@ def from_rpc_error(error: grpc.RpcError) -> TandemError:
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return errors.InternalError(str(error))
     code, message = error.code(), error.details() or error.code().name
-    status = _status_of(error)
+    return _typed(code, message, _status_of(error))
+
+
+def from_status(status: status_pb2.Status) -> TandemError:
+    """The typed error that a google.rpc.Status tells of."""
+    codes = {code.value[0]: code for code in grpc.StatusCode}
+    code = codes.get(status.code, grpc.StatusCode.UNKNOWN)
+    return _typed(code, status.message or code.name, status)
+
+
+def _typed(code: grpc.StatusCode, message: str, status: status_pb2.Status | None) -> TandemError:
     info = error_details_pb2.ErrorInfo()
     bad, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     for detail in status.details if status is not None else ():

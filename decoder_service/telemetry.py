@@ -1,0 +1,53 @@
+"""Prometheus metrics of the decoder tier: requests in the engine, its cache, tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from prometheus_client import Counter, Histogram
+
+from decoder_service.admission import Admission, TokenRate
+from decoder_service.engines.base import EngineLoad
+from tandem.rpc.metrics import LATENCY, snapshot
+
+_PROMPT = Counter("tandem_decoder_prompt_tokens", "Prompt tokens, positions of audio included.")
+_TOKENS = Counter("tandem_decoder_tokens", "Tokens generated.")
+_STAGES = Histogram(
+    "tandem_decoder_stage_seconds",
+    "Receiving the prompt, from there to the first token, and from there to the last.",
+    ("stage",),
+    buckets=LATENCY,
+)
+_GAUGES = {
+    "tandem_decoder_running_requests": "Requests being decoded.",
+    "tandem_decoder_waiting_requests": "Requests waiting for a place in the engine.",
+    "tandem_decoder_max_waiting_requests": "Requests that may wait before more are refused.",
+    "tandem_decoder_tokens_per_second": "Tokens generated per second over the last ten seconds.",
+    "tandem_decoder_kv_cache_usage": "Share of the key-value cache in use, 0 to 1.",
+}
+
+
+def observe_request(prompt_tokens: int, tokens: int, receive: float, first: float, total: float) -> None:
+    """Count a request that has ended well. Seconds from its start to each milestone."""
+    _PROMPT.inc(prompt_tokens)
+    _TOKENS.inc(tokens)
+    _STAGES.labels("receive").observe(receive)
+    if tokens:
+        _STAGES.labels("first_token").observe(first - receive)
+    _STAGES.labels("generate").observe(total - receive)
+
+
+def load_gauges(
+    load: Callable[[], EngineLoad], admission: Admission, rate: TokenRate
+) -> AbstractContextManager[None]:
+    """Gauges of the engine while the context is open; cache usage only where the engine has a paged cache."""
+
+    def values() -> dict[str, float]:
+        now = load()
+        numbers = [float(now.running), float(now.waiting), float(admission.max_waiting), rate.per_second()]
+        if now.kv_cache_usage is not None:
+            numbers.append(now.kv_cache_usage)
+        return dict(zip(_GAUGES, numbers, strict=False))
+
+    return snapshot(_GAUGES, values)

@@ -1,0 +1,197 @@
+"""Several encoders as one: each segment goes where it is encoded soonest, and elsewhere when that one dies.
+
+The encoder tier keeps nothing between calls, so live sessions need no fixed encoder: every decode of a
+session is placed anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from gateway.backends.encoder import (
+    SAMPLE_RATE,
+    Encoder,
+    EncoderBackend,
+    ModelInfo,
+    Samples,
+    SegmentRequest,
+    SegmentResult,
+)
+from gateway.backends.member import Member
+from gateway.backends.targets import Resolve, is_pool, resolver
+from gateway.speakers.types import SegmentEmbeddings
+from gateway.text.posteriors import CtcPosteriors
+from tandem.errors import DeadlineExceeded, ModelMismatch, Overloaded, TandemError, Unavailable
+
+log = logging.getLogger("tandem.gateway.pool")
+
+Answer = TypeVar("Answer")
+Call = Callable[[Member, Callable[[], None]], Awaitable[Answer]]
+
+_POLL_SECONDS = 0.25
+_POLL_TIMEOUT = 2.0
+_RESOLVE_SECONDS = 3.0
+
+
+def connect_encoders(target: str) -> Encoder:
+    """The encoders of --encoder: a pool for a list or a dns:/// name, else a plain channel."""
+    return EncoderPool(resolver(target)) if is_pool(target) else EncoderBackend(target)
+
+
+class EncoderPool:
+    """Has the calls of EncoderBackend. Made inside the event loop; `close` ends it.
+
+    Members are asked for their load four times a second; between two reports the pool counts what it sends
+    itself. A call that ends with UNAVAILABLE is sent to the next best member, each at most once; one that
+    a full queue refuses too. Members of another checkpoint than the first are not used.
+    """
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._members: dict[str, Member] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._polls: dict[str, asyncio.Task[None]] = {}
+        self._model_hash = ""
+        self._looking = asyncio.create_task(self._look(), name="encoder-pool")
+        self._found = asyncio.Event()
+
+    # The calls of EncoderBackend
+
+    async def model_info(self, timeout: float = 5.0) -> ModelInfo:
+        """Raises Unavailable while no encoder is ready."""
+        info = await self._first(lambda member: member.backend.model_info(timeout))
+        self._model_hash = self._model_hash or info.model_hash
+        return info
+
+    async def tokenizers(self, timeout: float = 60.0) -> dict[str, bytes]:
+        return await self._first(lambda member: member.backend.tokenizers(timeout))
+
+    async def transcribe(self, request: SegmentRequest, *, ctc: bool) -> SegmentResult:
+        async def call(member: Member, encoded: Callable[[], None]) -> SegmentResult:
+            return await member.backend.transcribe(request, ctc=ctc, on_encoded=encoded)
+
+        return await self._place(len(request.samples), call)
+
+    async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None:
+        async def call(member: Member, encoded: Callable[[], None]) -> CtcPosteriors | None:
+            return await member.backend.ctc(samples, request_id, timeout)
+
+        return await self._place(len(samples), call)
+
+    async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings:
+        async def call(member: Member, encoded: Callable[[], None]) -> SegmentEmbeddings:
+            return await member.backend.voices(samples, request_id, timeout)
+
+        return await self._place(len(samples), call)
+
+    async def close(self) -> None:
+        tasks = [self._looking, *self._polls.values(), *self._leaving]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for member in self._members.values():
+            await member.close()
+
+    # Choosing
+
+    def _order(self, seconds: float) -> list[Member]:
+        """Members, the one that would be done first in front; those that are down as a last resort."""
+        members = [member for member in self._members.values() if not member.foreign]
+        known = [member.speed for member in members if member.speed]
+        speed = sum(known) / len(known) if known else 1.0
+        return sorted(
+            members,
+            key=lambda member: (not member.up, member.wait(seconds, speed), member.calls),
+        )
+
+    async def _place(self, num_samples: int, call: Call[Answer]) -> Answer:
+        seconds, tried = num_samples / SAMPLE_RATE, set[str]()
+        failure: TandemError = Unavailable("no encoder is known", retry_after=1.0)
+        while untried := [m for m in self._order(seconds) if m.address not in tried]:
+            member = untried[0]
+            tried.add(member.address)
+            try:
+                with member.sending(seconds) as encoded:
+                    return await call(member, encoded)
+            except Unavailable as error:
+                failure = error
+                member.set_up(False)
+                log.warning("encoder %s: %s; trying another", member.address, error)
+            except Overloaded as error:
+                # The shortest time to come back, once all are full.
+                if not isinstance(failure, Overloaded) or _later(failure, error):
+                    failure = error
+            member.failed_over()
+        raise failure
+
+    async def _first(self, call: Callable[[Member], Awaitable[Answer]]) -> Answer:
+        await self._found.wait()
+        failure = Unavailable("no encoder is known", retry_after=1.0)
+        for member in self._order(0.0):
+            try:
+                return await call(member)
+            except Unavailable as error:
+                failure = error
+        raise failure
+
+    # Keeping up with the encoders there are
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                self._update(await self._resolve())
+            except OSError as error:
+                log.warning("cannot look the encoders up: %s", error)
+            self._found.set()
+            await asyncio.sleep(_RESOLVE_SECONDS)
+
+    def _update(self, addresses: frozenset[str]) -> None:
+        for address in addresses - self._members.keys():
+            member = Member(address)
+            self._members[address] = member
+            self._polls[address] = asyncio.create_task(self._watch(member), name=f"encoder {address}")
+        for address in self._members.keys() - addresses:
+            leaving = asyncio.create_task(self._retire(self._members.pop(address)))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+
+    async def _retire(self, member: Member) -> None:
+        """Its calls may end; then it is forgotten."""
+        self._polls.pop(member.address).cancel()
+        while member.calls:
+            await asyncio.sleep(_POLL_SECONDS)
+        await member.close()
+
+    async def _watch(self, member: Member) -> None:
+        checked = False
+        while True:
+            was_up = member.up
+            try:
+                if not checked or not was_up:
+                    await self._check(member)
+                await member.ask(_POLL_TIMEOUT)
+                checked = True
+            except (Unavailable, DeadlineExceeded, ModelMismatch) as error:
+                member.set_up(False)
+                if was_up:
+                    log.warning("encoder %s is gone: %s", member.address, error)
+            except TandemError:
+                member.set_up(False)
+                log.exception("encoder %s answers wrongly", member.address)
+            if member.up and not was_up:
+                log.info("encoder %s takes requests", member.address)
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _check(self, member: Member) -> None:
+        """Tiers of one deployment serve one checkpoint; another one would mix up tokenizers."""
+        info = await member.backend.model_info(_POLL_TIMEOUT)
+        member.foreign = bool(self._model_hash) and info.model_hash != self._model_hash
+        if member.foreign:
+            raise ModelMismatch(f"serves model {info.model_hash[:12]}, not {self._model_hash[:12]}")
+
+
+def _later(first: Overloaded, second: Overloaded) -> bool:
+    return (first.retry_after or 0.0) > (second.retry_after or 0.0)
