@@ -38,7 +38,7 @@ _MIN_COMMIT = SAMPLE_RATE // 10
 
 class SessionCore:
     """One live session. `clock` is monotonic seconds; `spare` says whether the deployment has room for
-    language-model partials just now."""
+    language-model partials just now, `stretch` how much rarer than planned CTC passes should be."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class SessionCore:
         clock: Callable[[], float],
         limits: SessionLimits | None = None,
         spare: Callable[[], bool] = lambda: True,
+        stretch: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self.options = options
         self.effects = Effects()
@@ -54,7 +55,7 @@ class SessionCore:
         self._abilities = abilities
         self._clock = clock
         self._limits = limits or SessionLimits()
-        self._spare = spare
+        self._spare, self._stretch = spare, stretch
         self._endpoints = Endpoints(options, abilities.max_segment)
         self._ring = AudioRing()
         self._running: Utterance | None = None
@@ -287,7 +288,9 @@ class SessionCore:
         if self._free(Lane.LLM) and llm_due(running, policy, now, pause, self._abilities) and self._spare():
             running.llm_end = now
             self._start(JobKind.PARTIAL, running, now, running.rollback.previous_text())
-        if self._abilities.ctc and self._free(Lane.CTC) and ctc_due(running, policy, now, pause):
+        if not self._abilities.ctc or not self._free(Lane.CTC):
+            return
+        if ctc_due(running, policy, now, pause, self._stretch()):
             running.ctc_end = now
             self._start(JobKind.CTC, running, now)
 

@@ -45,7 +45,7 @@ class LiveSession:
     ) -> None:
         self.id = uuid.uuid4().hex[:16]
         self.outbox = Outbox(limits.replay_finals)
-        self._core = SessionCore(options, backend.abilities, clock, limits, load.spare)
+        self._core = SessionCore(options, backend.abilities, clock, limits, load.spare, load.stretch)
         self._backend, self._ears, self._limits = backend, ears, limits
         self._load, self._speakers = load, speakers
         self._tasks: dict[int, asyncio.Task[None]] = {}

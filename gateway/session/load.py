@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.session.jobs import JobKind
 
 _SMOOTHING = 0.2
+_MAX_STRETCH = 8.0
 
 
 @dataclass(slots=True)
@@ -30,6 +31,10 @@ class Load:
         if self.final_seconds <= self.target:
             return self.partials < self.limit
         return self.partials == 0 and self.finals == 0
+
+    def stretch(self) -> float:
+        """How much longer than planned to wait between CTC passes: they share machines with finals."""
+        return min(_MAX_STRETCH, max(1.0, self.final_seconds / self.target))
 
     def begin(self, kind: JobKind) -> float:
         """A decode starts; its time for end()."""

@@ -36,11 +36,14 @@ class Pace:
         return now >= self._free_at
 
 
-def ctc_due(utterance: Utterance, policy: PartialPolicy, now: int, pause: float) -> bool:
-    """Whether there is enough new audio for a CTC pass at sample `now`; none is needed deep in a pause."""
+def ctc_due(utterance: Utterance, policy: PartialPolicy, now: int, pause: float, stretch: float) -> bool:
+    """Whether there is enough new audio for a CTC pass at sample `now`; none is needed deep in a pause.
+
+    `stretch` lengthens the interval, except until the first words are there.
+    """
     if utterance.ctc_end == utterance.start:
         return now - utterance.start >= _MIN_PARTIAL * SAMPLE_RATE
-    step = policy.interval if utterance.shown else policy.first_interval
+    step = policy.interval * stretch if utterance.shown else policy.first_interval
     return pause < policy.speculate_after and now - utterance.ctc_end >= step * SAMPLE_RATE
 
 

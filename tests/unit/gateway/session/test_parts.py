@@ -152,5 +152,6 @@ def test_partials_give_way_while_finals_are_late() -> None:
     for _ in range(6):
         load.end(JobKind.FINAL, load.begin(JobKind.FINAL))
     assert load.spare()
+    assert 1 < load.stretch() < 2
     load.begin(JobKind.FINAL)
     assert not load.spare()
