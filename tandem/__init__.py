@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tandem.batch_client import BatchClient
     from tandem.client import AsyncClient, Client
     from tandem.errors import TandemError
     from tandem.patience import Patience
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AsyncClient": "tandem.client",
     "AutoModelVLLM": "tandem.sdk",
+    "BatchClient": "tandem.batch_client",
     "Client": "tandem.client",
     "FunASRNanoVLLM": "tandem.sdk",
     "LiveStream": "tandem.streaming_client",
@@ -35,6 +37,7 @@ _HOME = {
 __all__ = [
     "AsyncClient",
     "AutoModelVLLM",
+    "BatchClient",
     "Client",
     "FunASRNanoVLLM",
     "LiveStream",

@@ -84,6 +84,30 @@ class CapabilityMissing(TandemError):
     reason = "CAPABILITY_MISSING"
 
 
+class NotFound(TandemError):
+    """What the request names is not there, or not any more."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    http_status = 404
+    reason = "NOT_FOUND"
+
+
+class AlreadyExists(TandemError):
+    """What the request would make is there already."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    http_status = 409
+    reason = "ALREADY_EXISTS"
+
+
+class WrongState(TandemError):
+    """What the request names is not, or no longer, in the state that it takes."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    http_status = 409
+    reason = "WRONG_STATE"
+
+
 class ModelMismatch(TandemError):
     """Two tiers serve different checkpoints."""
 

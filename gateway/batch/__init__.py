@@ -1,0 +1,1 @@
+"""Long-running recognition of many recordings: a bounded spool on disk, and workers that empty it."""
