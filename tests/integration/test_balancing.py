@@ -1,0 +1,161 @@
+"""One gateway, three encoders, two decoders: replicas come, go and differ in speed, and no request notices.
+
+The tests share one cluster and run in their order: each begins where the one before it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+import time
+import wave
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tandem import AsyncClient, RecognizeOptions
+from tests.support.cluster import Cluster, cluster, throttled
+from tests.support.metrics import value
+
+ROOT = Path(__file__).parents[2]
+MEETING = ROOT / "examples" / "meeting.flac"
+OPTIONS = RecognizeOptions(vad=False, word_times=False, details=True, max_new_tokens=3)
+# Segments are encoded one by one, so that the speed of an encoder does not change with its load.
+ALONE = ("--max-batch-items", "1")
+IN_FLIGHT = 16
+PIECES = 6
+
+
+@pytest.fixture(scope="module")
+def cut_recording() -> list[bytes]:
+    """Wave files of different lengths, 2 to 6 s, cut from the recording."""
+    with av.open(str(MEETING)) as container:
+        resampler = av.AudioResampler("s16", "mono", 16_000)
+        frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+    samples = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])
+    pieces = []
+    for index in range(PIECES):
+        length = round((2.0 + 0.8 * index) * 16_000)
+        file = io.BytesIO()
+        with wave.open(file, "wb") as writer:
+            writer.setnchannels(1)
+            writer.setsampwidth(2)
+            writer.setframerate(16_000)
+            writer.writeframes(samples[index * 48_000 : index * 48_000 + length].tobytes())
+        pieces.append(file.getvalue())
+    return pieces
+
+
+@pytest.fixture(scope="module")
+def running(derived_files: None) -> Iterator[Cluster]:
+    """Two of three encoders at work."""
+    with cluster(ROOT / "models" / "demo", 3, 2, running=2, encoder_args=ALONE) as started:
+        yield started
+
+
+Ids = list[tuple[int, ...]]
+
+
+async def recognize(address: str, pieces: Sequence[bytes], count: int) -> Ids:
+    """Token ids of `count` requests, the pieces in turn. Raises the first error."""
+    gate = asyncio.Semaphore(IN_FLIGHT)
+    async with AsyncClient(address) as client:
+
+        async def one(index: int) -> tuple[int, ...]:
+            async with gate:
+                answer = await client.recognize(pieces[index % len(pieces)], OPTIONS, timeout=120)
+                return answer.segments[0].token_ids
+
+        return list(await asyncio.gather(*(one(index) for index in range(count))))
+
+
+@pytest.fixture(scope="module")
+def expected(running: Cluster, cut_recording: list[bytes]) -> Ids:
+    """What each piece says, from an idle cluster."""
+    return asyncio.run(recognize(running.address, cut_recording, PIECES))
+
+
+def check(got: Ids, expected: Ids) -> None:
+    assert got == [expected[index % PIECES] for index in range(len(got))]
+
+
+def shares(after: list[float], before: list[float]) -> list[float]:
+    gained = [new - old for new, old in zip(after, before, strict=True)]
+    return [part / sum(gained) for part in gained]
+
+
+def test_both_encoders_and_both_decoders_work(
+    running: Cluster, cut_recording: list[bytes], expected: Ids
+) -> None:
+    before = running.sent()
+    check(asyncio.run(recognize(running.address, cut_recording, 48)), expected)
+    first, second, absent = shares(running.sent(), before)
+    assert absent == 0
+    assert min(first, second) > 0.3
+    for decoder in running.decoders:
+        assert value(decoder.scrape(), "tandem_requests_total", method="Generate", code="OK") >= 15
+
+
+def test_a_slow_encoder_gets_less(running: Cluster, cut_recording: list[bytes], expected: Ids) -> None:
+    before = running.sent()
+    with throttled(running.encoders[0], share=0.15):
+        check(asyncio.run(recognize(running.address, cut_recording, 48)), expected)
+    slow, fast, _ = shares(running.sent(), before)
+    assert slow < 0.6 * fast
+
+
+def test_an_encoder_that_comes_takes_its_share_and_raises_throughput(
+    running: Cluster, cut_recording: list[bytes], expected: Ids
+) -> None:
+    def timed() -> float:
+        started = time.monotonic()
+        check(asyncio.run(recognize(running.address, cut_recording, 36)), expected)
+        return time.monotonic() - started
+
+    # Slow machines, so that three of them are not limited by the cores of this one.
+    with throttled(*running.encoders[:2], share=0.1):
+        two = timed()
+    running.start(running.encoders[2])
+    running.wait_known(running.encoders[2], up=True)
+    before = running.sent()
+    with throttled(*running.encoders, share=0.1):
+        three = timed()
+    assert min(shares(running.sent(), before)) > 0.15
+    assert three < 0.9 * two
+
+
+def test_an_encoder_that_dies_loses_nothing(
+    running: Cluster, cut_recording: list[bytes], expected: Ids
+) -> None:
+    victim = running.encoders[1]
+    killer = threading.Timer(1.0, victim.kill)
+    with throttled(*running.encoders, share=0.4):
+        killer.start()
+        check(asyncio.run(recognize(running.address, cut_recording, 60)), expected)
+    killer.join()
+    running.wait_known(victim, up=False)
+    failed = value(running.gateway.scrape(), "tandem_gateway_encoder_failovers_total", address=victim.address)
+    assert failed > 0
+
+
+def test_an_encoder_that_returns_is_used_again(
+    running: Cluster, cut_recording: list[bytes], expected: Ids
+) -> None:
+    running.start(running.encoders[1])
+    running.wait_known(running.encoders[1], up=True)
+    before = running.sent()
+    check(asyncio.run(recognize(running.address, cut_recording, 48)), expected)
+    assert min(shares(running.sent(), before)) > 0.1
+
+
+def test_a_decoder_that_dies_loses_nothing(
+    running: Cluster, cut_recording: list[bytes], expected: Ids
+) -> None:
+    killer = threading.Timer(0.5, running.decoders[0].kill)
+    killer.start()
+    check(asyncio.run(recognize(running.address, cut_recording, 60)), expected)
+    killer.join()
