@@ -18,7 +18,7 @@ export class Notice {
     this.run = action?.run;
     this.root.dataset.kind = kind;
     this.title.textContent = title;
-    this.detail.textContent = detail;
+    this.detail.textContent = detail.charAt(0).toUpperCase() + detail.slice(1);
     this.action.hidden = !action;
     this.action.textContent = action?.label ?? "";
     this.root.hidden = false;

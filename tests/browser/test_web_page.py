@@ -259,6 +259,11 @@ def test_light_dark_and_narrow(deaf: Browser, open_page: OpenPage, scheme: str) 
     page = open_page(deaf, color_scheme=scheme, viewport={"width": 320, "height": 640})
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(overflow) == 0
+    segments = [{"text": "w" * 200, "start": 0, "end": 9, "speaker": "SPK0"}]
+    page.route("**/asr", lambda route: route.fulfill(json={"segments": segments, "duration": 9}))
+    page.set_input_files("#file", MEETING)
+    expect(page.locator("#captions p")).to_have_count(1)
+    assert page.evaluate(overflow) == 0
     paint = "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
     ink, paper = (brightness(colour) for colour in page.evaluate(paint))
     assert (ink > paper) == (scheme == "dark")
