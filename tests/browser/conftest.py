@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 from scipy.signal import resample_poly
 
 from tests.support.live import live_stack
@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 MEETING = ROOT / "examples" / "meeting.flac"
 TURNS = json.loads(MEETING.with_suffix(".json").read_text(encoding="utf-8"))["turns"]
 CHROMIUM = "/usr/bin/chromium"
+# Milliseconds; other tests may keep the machine busy.
+_PATIENCE = 60_000
 _QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -43,6 +45,7 @@ def url(derived_files: None) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
+    expect.set_options(timeout=_PATIENCE)
     with sync_playwright() as running:
         yield running
 
@@ -82,7 +85,7 @@ def open_page(url: str) -> Iterator[OpenPage]:
 
     def open_it(browser: Browser, script: str = "", **options: object) -> Page:
         page = browser.new_page(**options)  # type: ignore[arg-type]
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(_PATIENCE)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",

@@ -1,12 +1,16 @@
-"""The web page over HTTP: what is there, what is not, caching, and what it may load."""
+"""The web page over HTTP: what is there, what is not, caching, what it may load, and its WebSocket."""
 
 from __future__ import annotations
 
 import re
 
 import httpx
+import pytest
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from gateway.api.http import make_app
+from gateway.api.realtime_funasr import RealtimeDefaults
 from gateway.service import GatewayService, ServiceLimits
 
 
@@ -52,3 +56,31 @@ async def test_before_the_encoder_is_found_the_page_is_told_so() -> None:
         answer = await http.get("/web/service.json")
     assert answer.status_code == 503
     assert "waiting for the encoder" in answer.json()["error"]["message"]
+
+
+def test_its_websocket_speaks_the_protocol_and_finds_the_ends_itself() -> None:
+    service = GatewayService(ServiceLimits(1000, 10.0))
+    app = make_app(service, realtime=RealtimeDefaults(client_endpoint=True))
+    said = {
+        "LANGUAGE:en": {"event": "language_set", "language": "en"},
+        "COMMIT": {"event": "error", "error": "COMMIT requires --endpoint-mode client"},
+        "START": {"event": "error", "error": "the gateway is waiting for the encoder"},
+        "STOP": {"event": "stopped"},
+    }
+    with TestClient(app).websocket_connect("/ws/realtime") as socket:
+        for command, answer in said.items():
+            socket.send_text(command)
+            assert socket.receive_json() == answer
+
+
+def test_its_websocket_refuses_other_origins() -> None:
+    app = make_app(GatewayService(ServiceLimits(1000, 10.0)), cors_origins=["http://friend.example"])
+    for origin, welcome in (("http://evil.example", False), ("http://friend.example", True)):
+        opening = TestClient(app).websocket_connect("/ws/realtime", headers={"origin": origin})
+        if welcome:
+            with opening as socket:
+                socket.send_text("STOP")
+                assert socket.receive_json() == {"event": "stopped"}
+        else:
+            with pytest.raises(WebSocketDisconnect), opening:
+                pass
