@@ -59,7 +59,7 @@ async def test_settings_are_acknowledged_before_and_after_start(server: str) -> 
             ("language:中文", {"event": "language_set", "language": "中文"}),
             ("START", {"event": "started"}),
             ("LANGUAGE:", {"event": "language_set", "language": ""}),
-            ("SPK:true", {"event": "spk_set", "spk": False}),
+            ("SPK:no", {"event": "spk_set", "spk": False}),
             (
                 "POSTPROCESS_HOTWORDS:a=>b,c→d",
                 {"event": "postprocess_hotwords_set", "postprocess_hotwords": {"a": "b", "c": "d"}},
