@@ -21,7 +21,7 @@ class EncoderConfig:
     decoder: str = ""
     device: str = "auto"
     dtype: str = "auto"
-    ctc_top_k: int = 12
+    ctc_top_k: int = 16
     speaker_model: str = "auto"
     speaker_window: float = 1.5
     speaker_shift: float = 0.75

@@ -35,7 +35,7 @@ class EngineConfig:
 
     device: str = "cpu"
     dtype: str = "auto"
-    ctc_top_k: int = 12
+    ctc_top_k: int = 16
     max_segment_seconds: float = 120.0
 
 

@@ -1,0 +1,66 @@
+"""The launcher's promise: no tier outlives the process that started it, or suffers from its channels."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tandem.launcher import LaunchError, spawn, wait_ready
+from tests.support.services import NANO, encoder
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from tandem.launcher import spawn, wait_ready
+address, directory, model = sys.argv[1:]
+tier = spawn("encoder", "encoder_service", ["--model", model, "--listen", address], address, Path(directory))
+wait_ready([tier], timeout=60)
+print(tier.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_tier_ends_when_its_launcher_is_killed(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/encoder.sock"
+    command = [sys.executable, "-c", PARENT, address, str(tmp_path), str(NANO)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert alive(child)
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(child)
+
+
+def test_tiers_start_beside_open_channels() -> None:
+    with grpc.insecure_channel("localhost:1") as channel:
+        with pytest.raises(grpc.FutureTimeoutError):
+            grpc.channel_ready_future(channel).result(timeout=0.2)
+        for _ in range(3):
+            with encoder() as address:
+                assert address.startswith("unix:")
+
+
+def test_a_tier_that_cannot_start_is_named_with_its_log(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/encoder.sock"
+    tier = spawn("encoder", "encoder_service", ["--model", str(tmp_path)], address, tmp_path)
+    with pytest.raises(LaunchError, match=r"(?s)encoder exited with code 1.*holds no config\.yaml"):
+        wait_ready([tier], timeout=60)
+    tier.end(grace=1)
