@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from typing import IO, Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-_PR_SET_PDEATHSIG = 1
+from tandem.parent import VARIABLE
 
 
 class LaunchError(RuntimeError):
@@ -93,10 +92,8 @@ class Tier:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
 
 def spawn(name: str, module: str, arguments: Sequence[str], address: str, log_dir: Path | None) -> Tier:
@@ -105,11 +102,11 @@ def spawn(name: str, module: str, arguments: Sequence[str], address: str, log_di
     log: IO[bytes] | None = log_path.open("wb") if log_path is not None else None
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT if log is not None else None,
         process_group=0,  # a session of its own lets a busy engine starve its clients (autogroup)
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        env={**os.environ, VARIABLE: "1"},
     )
     if log is not None:
         log.close()
