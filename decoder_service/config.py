@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from decoder_service.engines.settings import DtypeName, EngineSettings
 from tandem.checkpoint import Hub
+from tandem.rpc.security import SERVER_FLAGS, TlsFlags
 
 ENGINES = ("auto", "vllm", "transformers")
 
@@ -39,11 +40,20 @@ class DecoderConfig:
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
     metrics_port: int = 0
+    health_listen: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    max_connection_age: float = 0.0
     log_level: str = "INFO"
 
     @property
     def address(self) -> str:
         return self.listen or f"0.0.0.0:{self.port}"
+
+    @property
+    def tls(self) -> TlsFlags:
+        return TlsFlags(self.tls_cert, self.tls_key, self.tls_client_ca)
 
     def engine_settings(self, directory: Path) -> EngineSettings:
         """For the language model in `directory`."""
@@ -125,5 +135,9 @@ def parse(arguments: Sequence[str] | None = None) -> DecoderConfig:
     flag("drain-seconds", seconds, "time for running calls after SIGTERM")
     flag("lameduck-seconds", seconds, "time between NOT_SERVING and refusing calls")
     flag("metrics-port", _at_least(0, int), "port of Prometheus metrics; 0 turns them off")
+    flag("health-listen", str, "second host:port for health checks alone, never encrypted")
+    flag("max-connection-age", seconds, "seconds after which clients must connect anew; 0 never")
+    for name, text in SERVER_FLAGS.items():
+        flag(name, str, text)
     flag("log-level", str, "DEBUG, INFO, WARNING or ERROR")
     return DecoderConfig(**vars(parser.parse_args(arguments)))

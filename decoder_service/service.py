@@ -47,6 +47,9 @@ class DecoderTier:
                 listen=config.address,
                 drain_seconds=config.drain_seconds,
                 lameduck_seconds=config.lameduck_seconds,
+                tls=config.tls.server(),
+                plain_health=config.health_listen,
+                max_connection_age_seconds=config.max_connection_age or None,
             ),
             [SERVICE],
         )

@@ -74,7 +74,12 @@ async def serve(config: EncoderConfig) -> None:
     """Listen at once, load in a thread, be ready when loaded."""
     server = TierServer(
         ServerConfig(
-            config.listen, drain_seconds=config.drain_seconds, lameduck_seconds=config.lameduck_seconds
+            config.listen,
+            drain_seconds=config.drain_seconds,
+            lameduck_seconds=config.lameduck_seconds,
+            tls=config.tls.server(),
+            plain_health=config.health_listen,
+            max_connection_age_seconds=config.max_connection_age or None,
         ),
         [SERVICE],
     )
@@ -86,7 +91,7 @@ async def serve(config: EncoderConfig) -> None:
         engine = await asyncio.to_thread(load_engine, config)
         batcher = await resources.enter_async_context(Batcher(engine, batcher_config(config)))
         resources.enter_context(load_gauges(batcher.load))
-        decoder = DecoderClient(config.decoder) if config.decoder else None
+        decoder = DecoderClient(config.decoder, config.tls.upstream()) if config.decoder else None
         if decoder is not None:
             resources.push_async_callback(decoder.close)
         files = tokenizer_files(engine.checkpoint)

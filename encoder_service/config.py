@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tandem.flags import FlagParser
+from tandem.rpc.security import TlsFlags, add_tls_flags
 
 DEFAULT_SPEAKERS = Path(__file__).resolve().parents[1] / "models" / "speaker"
 
@@ -33,7 +34,18 @@ class EncoderConfig:
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
     metrics_port: int = 0
+    health_listen: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    tls_ca: str = ""
+    tls_server_name: str = ""
+    max_connection_age: float = 0.0
     log_level: str = "INFO"
+
+    @property
+    def tls(self) -> TlsFlags:
+        return TlsFlags(self.tls_cert, self.tls_key, self.tls_client_ca, self.tls_ca, self.tls_server_name)
 
 
 def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
@@ -59,6 +71,9 @@ def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
     flags.add("drain-seconds", float, "time for running calls after SIGTERM")
     flags.add("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")
     flags.add("metrics-port", int, "port of Prometheus metrics; 0 turns them off")
+    flags.add("health-listen", str, "second host:port for health checks alone, never encrypted")
+    flags.add("max-connection-age", float, "seconds after which clients must connect anew; 0 never")
+    add_tls_flags(flags, upstream=True)
     flags.add("log-level", str, "DEBUG, INFO, WARNING or ERROR")
     values = flags.parse(arguments)
     if not values["model"]:

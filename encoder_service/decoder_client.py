@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 
+from tandem.access import Access
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.decoder.v1 import decoder_pb2_grpc
 from tandem.errors import Unavailable
@@ -60,9 +61,9 @@ class DecodeRequest:
 class DecoderClient:
     """Calls one decoder target (a single address or a name that resolves to several pods)."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, access: Access | None = None) -> None:
         self.target = target
-        self._channel = connect(target)
+        self._channel = connect(target, access=access)
         self._stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(
             self._channel
         )

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import sys
 from functools import partial
+from pathlib import Path
 
 from gateway.api.grpc import SERVICE, AsrServicer
 from gateway.api.grpc_batch import SERVICE as BATCH_SERVICE
@@ -17,6 +18,7 @@ from gateway.api.realtime_funasr import RealtimeDefaults, read_hotwords, realtim
 from gateway.backends.pool import connect_encoders
 from gateway.batch.manager import BatchManager, batch_limits
 from gateway.config import GatewayConfig, parse
+from gateway.keys import KeyInterceptor, KeyRing
 from gateway.live import live_sessions
 from gateway.model import fetch_model
 from gateway.pipeline import Recognizer
@@ -27,9 +29,12 @@ from tandem.asr.v1 import asr_pb2_grpc, batch_pb2_grpc
 from tandem.rpc.metrics import endpoint
 from tandem.rpc.server import ServerConfig, TierServer, run
 
+log = logging.getLogger("tandem.gateway")
+
 
 async def serve(config: GatewayConfig) -> None:
     """Listen at once; ready when the encoder has told what it serves."""
+    tls, keys = config.tls.server(), KeyRing(Path(config.api_keys)) if config.api_keys else None
     service = GatewayService(ServiceLimits(config.max_audio_bytes, config.max_audio_duration))
     server = TierServer(
         ServerConfig(
@@ -37,8 +42,12 @@ async def serve(config: GatewayConfig) -> None:
             max_message_bytes=config.max_audio_bytes + 1024 * 1024,
             drain_seconds=config.drain_seconds,
             lameduck_seconds=config.lameduck_seconds,
+            tls=tls,
+            plain_health=config.health_listen,
+            max_connection_age_seconds=config.max_connection_age or None,
         ),
         [SERVICE, BATCH_SERVICE],
+        interceptors=[KeyInterceptor(keys)] if keys else [],
     )
     asr_pb2_grpc.add_AsrServiceServicer_to_server(AsrServicer(service), server.server)
     batches = BatchManager(service, batch_limits(config))
@@ -47,7 +56,7 @@ async def serve(config: GatewayConfig) -> None:
     listening = contextlib.AsyncExitStack()
 
     async def start() -> None:
-        encoder = connect_encoders(config.encoder)
+        encoder = connect_encoders(config.encoder, config.tls.upstream())
         resources.push_async_callback(encoder.close)
         preparer = await resources.enter_async_context(make_preparer(config))
         recognizer = Recognizer(await fetch_model(encoder), encoder, preparer)
@@ -67,14 +76,17 @@ async def serve(config: GatewayConfig) -> None:
                 cors_origins=config.cors_origin,
                 is_draining=lambda: server.is_stopping,
                 realtime=defaults,
+                keys=keys,
             )
             http = HttpServerConfig(
-                config.http_host, config.http_port, config.drain_seconds, config.max_audio_bytes
+                config.http_host, config.http_port, config.drain_seconds, config.max_audio_bytes, tls
             )
             server.beside.append((await listening.enter_async_context(http_server(app, http))).stop)
         if config.realtime_port:
             await listening.enter_async_context(
-                realtime_server(service, config.realtime_host, config.realtime_port, defaults)
+                realtime_server(
+                    service, config.realtime_host, config.realtime_port, defaults, keys=keys, tls=tls
+                )
             )
         listening.enter_context(endpoint(config.metrics_port))
         await run(server, start, resources.aclose)
@@ -83,7 +95,11 @@ async def serve(config: GatewayConfig) -> None:
 def main() -> int:
     config = parse()
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(serve(config))
+    try:
+        asyncio.run(serve(config))
+    except (OSError, ValueError) as error:
+        log.error("%s", error)
+        return 1
     return 0
 
 

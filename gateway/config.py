@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tandem.flags import FlagParser
+from tandem.rpc.security import TlsFlags, add_tls_flags
 
 DEFAULT_VAD = Path(__file__).resolve().parents[1] / "models" / "vad"
 
@@ -28,6 +29,14 @@ class GatewayConfig:
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
     metrics_port: int = 0
+    health_listen: str = ""
+    api_keys: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    tls_ca: str = ""
+    tls_server_name: str = ""
+    max_connection_age: float = 0.0
     log_level: str = "INFO"
     batch_spool_bytes: int = 16 << 30
     batch_parallel: int = 4
@@ -44,6 +53,10 @@ class GatewayConfig:
     session_idle: float = 300.0
     session_max: float = 4 * 3600.0
     resume_grace: float = 30.0
+
+    @property
+    def tls(self) -> TlsFlags:
+        return TlsFlags(self.tls_cert, self.tls_key, self.tls_client_ca, self.tls_ca, self.tls_server_name)
 
 
 class _AddOrigins(argparse.Action):
@@ -81,6 +94,10 @@ def parse(arguments: Sequence[str] | None = None) -> GatewayConfig:
     flags.add("drain-seconds", float, "time for running calls after SIGTERM")
     flags.add("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")
     flags.add("metrics-port", int, "port of Prometheus metrics; 0 turns them off")
+    flags.add("health-listen", str, "second host:port for gRPC health checks alone, never encrypted")
+    flags.add("api-keys", str, "file of hashed API keys (see `tandem key`); without one everybody gets in")
+    flags.add("max-connection-age", float, "seconds after which gRPC clients must connect anew; 0 never")
+    add_tls_flags(flags, upstream=True)
     flags.add("log-level", str, "DEBUG, INFO, WARNING or ERROR")
     _add_batch_flags(flags)
     _add_live_flags(flags)

@@ -12,7 +12,7 @@ from gateway.backends.encoder import Encoder, ModelInfo
 from gateway.text.ctc_tokenizer import CtcTokenizer
 from gateway.text.detokenize import Detokenizer
 from gateway.text.prompt import PromptBuilder
-from tandem.errors import Unavailable
+from tandem.errors import DeadlineExceeded, Unavailable
 
 log = logging.getLogger("tandem.gateway.model")
 
@@ -45,7 +45,7 @@ async def fetch_model(encoder: Encoder) -> ServedModel:
             info = await encoder.model_info()
             files = await encoder.tokenizers()
             break
-        except Unavailable as error:
+        except (Unavailable, DeadlineExceeded) as error:
             log.info("waiting for the encoder: %s", error)
             await asyncio.sleep(_POLL_SECONDS)
     llm = files[LLM_TOKENIZER]

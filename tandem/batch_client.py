@@ -13,6 +13,7 @@ from typing import Self
 import grpc
 from google.rpc import status_pb2
 
+from tandem.access import Access
 from tandem.asr.v1 import batch_pb2 as pb
 from tandem.asr.v1 import batch_pb2_grpc
 from tandem.convert import options_to_config, response_to_transcript
@@ -69,8 +70,8 @@ class BatchClient:
     Every call raises a subclass of tandem.errors.TandemError.
     """
 
-    def __init__(self, target: str = "localhost:50051") -> None:
-        self._channel = grpc.insecure_channel(target, options=channel_options(_UNLIMITED))
+    def __init__(self, target: str = "localhost:50051", *, access: Access | None = None) -> None:
+        self._channel = (access or Access()).channel(target, channel_options(_UNLIMITED))
         self._stub = batch_pb2_grpc.BatchServiceStub(self._channel)
 
     def start(self, inputs: Input, options: RecognizeOptions | None = None, *, batch_id: str = "") -> str:

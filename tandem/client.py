@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 import tenacity
 
+from tandem.access import Access
 from tandem.asr.v1 import asr_pb2 as pb
 from tandem.asr.v1 import asr_pb2_grpc
 from tandem.convert import options_to_config, response_to_transcript
@@ -63,10 +64,16 @@ class Client:
     says. Every call raises a subclass of tandem.errors.TandemError.
     """
 
-    def __init__(self, target: str = "localhost:50051", *, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        target: str = "localhost:50051",
+        *,
+        patience: Patience | None = None,
+        access: Access | None = None,
+    ) -> None:
         self.target = target
         self._patience = patience or Patience()
-        self._channel = grpc.insecure_channel(target, options=channel_options(_UNLIMITED))
+        self._channel = (access or Access()).channel(target, channel_options(_UNLIMITED))
         self._stub = asr_pb2_grpc.AsrServiceStub(self._channel)
         self._closed = threading.Event()
 
@@ -121,10 +128,16 @@ class Client:
 class AsyncClient:
     """An asyncio client with the calls of `Client`."""
 
-    def __init__(self, target: str = "localhost:50051", *, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        target: str = "localhost:50051",
+        *,
+        patience: Patience | None = None,
+        access: Access | None = None,
+    ) -> None:
         self.target = target
         self._patience = patience or Patience()
-        self._channel = grpc.aio.insecure_channel(target, options=channel_options(_UNLIMITED))
+        self._channel = (access or Access()).aio_channel(target, channel_options(_UNLIMITED))
         self._stub: asr_pb2_grpc.AsrServiceAsyncStub = asr_pb2_grpc.AsrServiceStub(self._channel)
 
     async def recognize(

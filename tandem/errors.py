@@ -76,6 +76,14 @@ class Overloaded(TandemError):
     reason = "OVERLOADED"
 
 
+class Unauthenticated(TandemError):
+    """No API key, or an unknown one."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    http_status = 401
+    reason = "UNAUTHENTICATED"
+
+
 class CapabilityMissing(TandemError):
     """The loaded model cannot do what was asked."""
 

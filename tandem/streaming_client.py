@@ -14,6 +14,7 @@ from typing import Self
 import grpc
 import grpc.aio
 
+from tandem.access import Access
 from tandem.asr.v1 import asr_pb2 as pb
 from tandem.asr.v1 import asr_pb2_grpc
 from tandem.errors import Unavailable
@@ -56,13 +57,19 @@ class LiveStream:
     after tandem.live_events.Ended and raises a subclass of TandemError when the session fails.
     """
 
-    def __init__(self, target: str = "localhost:50051", options: StreamOptions | None = None) -> None:
+    def __init__(
+        self,
+        target: str = "localhost:50051",
+        options: StreamOptions | None = None,
+        *,
+        access: Access | None = None,
+    ) -> None:
         self.options = options or StreamOptions()
         self.session_id = ""
         self.reconnects = 0
         self.cursors = Cursors(0.0, 0.0, 0.0)
         """How far the server was at the event given last."""
-        self._channel = grpc.aio.insecure_channel(target, options=channel_options())
+        self._channel = (access or Access()).aio_channel(target, channel_options())
         self._stub: asr_pb2_grpc.AsrServiceAsyncStub = asr_pb2_grpc.AsrServiceStub(self._channel)
         self._log = SentLog(self.options.encoding.bytes_per_second(self.options.sample_rate))
         self._token = ""

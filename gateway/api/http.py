@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+from gateway.api.auth import RequireKey
 from gateway.api.errors import RequestScope, add_error_handlers
 from gateway.api.openai import openai_router
 from gateway.api.realtime_funasr import RealtimeDefaults
@@ -16,6 +17,7 @@ from gateway.api.realtime_openai import realtime_router
 from gateway.api.rest import asr_router
 from gateway.api.web import web_router
 from gateway.api.websocket import websocket_router
+from gateway.keys import KeyRing
 from gateway.service import GatewayService
 from gateway.telemetry import HttpMetrics
 from tandem import __version__
@@ -41,10 +43,13 @@ def make_app(
     cors_origins: Sequence[str] = (),
     is_draining: Callable[[], bool] = lambda: False,
     realtime: RealtimeDefaults | None = None,
+    keys: KeyRing | None = None,
 ) -> FastAPI:
     """The application. `cors_origins` lists the origins of pages that may call it, "*" for all."""
     app = FastAPI(title="Tandem", version=__version__, description=_DESCRIPTION)
     add_error_handlers(app)
+    if keys is not None:
+        app.add_middleware(RequireKey, keys=keys)
     app.add_middleware(RequestScope)
     app.add_middleware(HttpMetrics)
     if cors_origins:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
+from tandem.rpc.security import ServerTls
+
 log = logging.getLogger("tandem.gateway.http")
 
 
@@ -24,6 +26,7 @@ class HttpServerConfig:
     drain_seconds: float = 30.0
     max_message_bytes: int = 16 * 1024 * 1024
     """Largest WebSocket message."""
+    tls: ServerTls | None = None
 
 
 class _Server(uvicorn.Server):
@@ -52,6 +55,9 @@ class HttpServer:
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=max(1, round(config.drain_seconds)),
         )
+        settings.load()
+        if config.tls is not None:
+            settings.ssl = config.tls.ssl_context()
         self._server = _Server(settings)
         self._task = asyncio.create_task(self._server.serve([self._socket]))
 

@@ -8,16 +8,19 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from gateway.api.auth import check_handshake
 from gateway.api.forms import split_terms
 from gateway.api.realtime_funasr_results import Results
 from gateway.audio.live import RawDecoder
 from gateway.audio.types import RawEncoding
+from gateway.keys import KeyRing
 from gateway.service import GatewayService
 from gateway.session.config import SessionOptions
 from gateway.session.events import Ended, EndReason, Failed
@@ -26,6 +29,7 @@ from gateway.session.registry import Held
 from gateway.text.replace import parse_replacements
 from tandem.errors import TandemError
 from tandem.results import RecognizeOptions
+from tandem.rpc.security import ServerTls
 
 log = logging.getLogger("tandem.gateway.realtime")
 
@@ -235,7 +239,13 @@ class Connection:
 
 @contextlib.asynccontextmanager
 async def realtime_server(
-    service: GatewayService, host: str, port: int, defaults: RealtimeDefaults
+    service: GatewayService,
+    host: str,
+    port: int,
+    defaults: RealtimeDefaults,
+    *,
+    keys: KeyRing | None = None,
+    tls: ServerTls | None = None,
 ) -> AsyncIterator[Server]:
     """The listening service. Pages of any origin may connect: the published page is opened as a file."""
 
@@ -251,6 +261,8 @@ async def realtime_server(
         # A busy client answers late; a dead one is found by the session's idle limit.
         ping_timeout=None,
         compression=None,
+        ssl=tls.ssl_context() if tls is not None else None,
+        process_request=partial(check_handshake, keys),
     ) as server:
         log.info("real-time WebSocket on ws://%s:%d", host, server.sockets[0].getsockname()[1])
         yield server

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gateway.speakers.types import SegmentEmbeddings
 from gateway.text.posteriors import CtcPosteriors
 from gateway.text.prompt import Prompt, PromptStyle
+from tandem.access import Access
 from tandem.decoder.v1 import decoder_pb2
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
@@ -106,8 +107,10 @@ def _ignore() -> None:
 class EncoderBackend:
     """Calls the encoder target: one address, or a name that resolves to several pods."""
 
-    def __init__(self, target: str, options: Sequence[tuple[str, Any]] = ()) -> None:
-        self._channel = connect(target, options)
+    def __init__(
+        self, target: str, options: Sequence[tuple[str, Any]] = (), access: Access | None = None
+    ) -> None:
+        self._channel = connect(target, options, access)
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
         self._stub: encoder_pb2_grpc.EncoderServiceAsyncStub = encoder_pb2_grpc.EncoderServiceStub(
             self._channel

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from prometheus_client import Counter, Gauge
 
 from gateway.backends.encoder import EncoderBackend, EncoderLoad
+from tandem.access import Access
 
 _UP = Gauge("tandem_gateway_encoder_up", "1 while the encoder takes requests.", ("address",))
 _OUTSTANDING = Gauge(
@@ -37,6 +38,7 @@ class Member:
     """One encoder. Times are seconds of audio, `speed` is seconds of audio per second, 0 when unknown."""
 
     address: str
+    access: Access
     backend: EncoderBackend = field(init=False)
     up: bool = False
     speed: float = 0.0
@@ -49,7 +51,7 @@ class Member:
     """It serves another checkpoint than the first encoder that answered."""
 
     def __post_init__(self) -> None:
-        self.backend = EncoderBackend(self.address, _CHANNEL)
+        self.backend = EncoderBackend(self.address, _CHANNEL, self.access)
         _UP.labels(self.address).set(0)
         _OUTSTANDING.labels(self.address).set(0)
         _SENT.labels(self.address)

@@ -24,6 +24,7 @@ from gateway.backends.member import Member
 from gateway.backends.targets import Resolve, is_pool, resolver
 from gateway.speakers.types import SegmentEmbeddings
 from gateway.text.posteriors import CtcPosteriors
+from tandem.access import Access
 from tandem.errors import DeadlineExceeded, ModelMismatch, Overloaded, TandemError, Unavailable
 
 log = logging.getLogger("tandem.gateway.pool")
@@ -36,9 +37,11 @@ _POLL_TIMEOUT = 2.0
 _RESOLVE_SECONDS = 3.0
 
 
-def connect_encoders(target: str) -> Encoder:
+def connect_encoders(target: str, access: Access) -> Encoder:
     """The encoders of --encoder: a pool for a list or a dns:/// name, else a plain channel."""
-    return EncoderPool(resolver(target)) if is_pool(target) else EncoderBackend(target)
+    if is_pool(target):
+        return EncoderPool(resolver(target), access)
+    return EncoderBackend(target, access=access)
 
 
 class EncoderPool:
@@ -49,8 +52,8 @@ class EncoderPool:
     a full queue refuses too. Members of another checkpoint than the first are not used.
     """
 
-    def __init__(self, resolve: Resolve) -> None:
-        self._resolve = resolve
+    def __init__(self, resolve: Resolve, access: Access) -> None:
+        self._resolve, self._access = resolve, access
         self._members: dict[str, Member] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._polls: dict[str, asyncio.Task[None]] = {}
@@ -129,11 +132,11 @@ class EncoderPool:
 
     async def _first(self, call: Callable[[Member], Awaitable[Answer]]) -> Answer:
         await self._found.wait()
-        failure = Unavailable("no encoder is known", retry_after=1.0)
+        failure: TandemError = Unavailable("no encoder is known", retry_after=1.0)
         for member in self._order(0.0):
             try:
                 return await call(member)
-            except Unavailable as error:
+            except (Unavailable, DeadlineExceeded) as error:
                 failure = error
         raise failure
 
@@ -150,7 +153,7 @@ class EncoderPool:
 
     def _update(self, addresses: frozenset[str]) -> None:
         for address in addresses - self._members.keys():
-            member = Member(address)
+            member = Member(address, self._access)
             self._members[address] = member
             self._polls[address] = asyncio.create_task(self._watch(member), name=f"encoder {address}")
         for address in self._members.keys() - addresses:

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import grpc
 import grpc.aio
+
+from tandem.access import Access
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 KEEPALIVE_MS = 30_000
@@ -55,6 +56,8 @@ def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str
     ]
 
 
-def connect(target: str, extra: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
-    """An insecure channel to `host:port`, `dns:///name:port` or `unix:path`."""
-    return grpc.aio.insecure_channel(target, options=[*channel_options(), *extra])
+def connect(
+    target: str, extra: Sequence[tuple[str, Any]] = (), access: Access | None = None
+) -> grpc.aio.Channel:
+    """A channel to `host:port`, `dns:///name:port` or `unix:path`; encrypted where `access` says so."""
+    return (access or Access()).aio_channel(target, [*channel_options(), *extra])

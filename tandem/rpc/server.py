@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from tandem.parent import watch_parent
 from tandem.rpc.channels import MAX_MESSAGE_BYTES, server_options
+from tandem.rpc.security import ServerTls
 
 log = logging.getLogger("tandem.server")
 
@@ -33,6 +34,9 @@ class ServerConfig:
     """How long running calls may go on after SIGTERM."""
     lameduck_seconds: float = 0.0
     """How long to keep accepting calls after health turned NOT_SERVING, so that balancers notice."""
+    tls: ServerTls | None = None
+    plain_health: str = ""
+    """A second address, never encrypted, for health only: Kubernetes cannot probe through TLS."""
     max_connection_age_seconds: float | None = None
     """Ask clients to reconnect after this long, so that new pods get their share."""
 
@@ -49,9 +53,11 @@ class TierServer:
     services: Sequence[str]
     server: grpc.aio.Server = field(init=False)
     port: int = field(init=False, default=0)
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
     beside: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """What else drains when this server does, at the same time: each ends one other listener."""
     _health: health.aio.HealthServicer = field(init=False)
+    _health_server: grpc.aio.Server | None = field(init=False, default=None)
     _stop: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -59,7 +65,7 @@ class TierServer:
         if self.config.max_connection_age_seconds is not None:
             options.append(("grpc.max_connection_age_ms", int(self.config.max_connection_age_seconds * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", int(self.config.drain_seconds * 1000)))
-        self.server = grpc.aio.server(options=options)
+        self.server = grpc.aio.server(options=options, interceptors=self.interceptors)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         reflection.enable_server_reflection(
@@ -70,8 +76,16 @@ class TierServer:
         """Bind and listen. Readiness stays NOT_SERVING until `ready()`."""
         await self._set(LIVENESS, serving=True)
         await self._set_ready(False)
-        self.port = self.server.add_insecure_port(self.config.listen)
+        if self.config.tls is None:
+            self.port = self.server.add_insecure_port(self.config.listen)
+        else:
+            self.port = self.server.add_secure_port(self.config.listen, self.config.tls.credentials())
         await self.server.start()
+        if self.config.plain_health:
+            self._health_server = grpc.aio.server()
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
+            self._health_server.add_insecure_port(self.config.plain_health)
+            await self._health_server.start()
         log.info("listening on %s", self.address)
 
     @property
@@ -109,6 +123,8 @@ class TierServer:
         await self._set_ready(False)
         await asyncio.sleep(self.config.lameduck_seconds)
         await asyncio.gather(self.server.stop(self.config.drain_seconds), *(stop() for stop in self.beside))
+        if self._health_server is not None:
+            await self._health_server.stop(None)
         if self.config.listen.startswith("unix:"):
             Path(self.config.listen.removeprefix("unix:")).unlink(missing_ok=True)
 

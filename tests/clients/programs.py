@@ -36,6 +36,7 @@ def speech() -> bytes:
     return bytes(np.concatenate(pieces).tobytes())
 
 
+@functools.cache
 def build(language: str) -> Path:
     """Run clients/<language>/build.sh; the client's folder. Fails with the build's output."""
     folder = ROOT / "clients" / language

@@ -1,0 +1,55 @@
+"""API keys over HTTP and WebSocket: in the Authorization header, or in a subprotocol from browsers."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request
+from websockets.http11 import Response as WebSocketResponse
+
+from gateway.api.errors import error_response
+from gateway.keys import KeyRing
+from tandem.errors import Unauthenticated
+
+_OPEN_PATHS = frozenset(("/health", "/ready"))
+_SUBPROTOCOL = "openai-insecure-api-key."
+_REFUSED = "a valid API key is needed: send it as `Authorization: Bearer KEY`"
+
+
+class RequireKey:
+    """ASGI middleware: requests without a known key get 401, all paths but health and readiness."""
+
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+        self._app, self._keys = app, keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or self._lets_in(scope):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            response: Response = error_response(Unauthenticated(_REFUSED), scope)
+            response.headers["www-authenticate"] = "Bearer"
+            await response(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": "a valid API key is needed"})
+
+    def _lets_in(self, scope: Scope) -> bool:
+        if scope["path"] in _OPEN_PATHS or scope.get("method") == "OPTIONS":
+            return True
+        headers = Headers(scope=scope)
+        if self._keys.name_of(headers.get("authorization")) is not None:
+            return True
+        offered = scope.get("subprotocols", ())
+        keys = [name.removeprefix(_SUBPROTOCOL) for name in offered if name.startswith(_SUBPROTOCOL)]
+        return any(self._keys.name_of_key(key) is not None for key in keys)
+
+
+def check_handshake(
+    keys: KeyRing | None, connection: ServerConnection, request: Request
+) -> WebSocketResponse | None:
+    """The refusal of a WebSocket handshake without a known key; None lets it in."""
+    if keys is None or keys.name_of(request.headers.get("Authorization")) is not None:
+        return None
+    return connection.respond(401, _REFUSED + "\n")

@@ -1,0 +1,125 @@
+"""API keys of the gateway: only hashes are stored, comparisons take the same time for every key.
+
+The file has one key a line, `sha256:<hex> <name>`; blank lines and lines with # are left out. It may change
+while the gateway runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from grpc_status import rpc_status
+
+from tandem.errors import Unauthenticated
+from tandem.rpc.status import to_status
+
+log = logging.getLogger("tandem.gateway.keys")
+
+_LINE = re.compile(r"sha256:([0-9a-f]{64})\s+(\S+)")
+_OPEN_SERVICES = ("/grpc.health.v1.Health/",)
+_REFUSED = "a valid API key is needed: send it as `authorization: Bearer KEY`"
+
+
+def new_key(name: str) -> tuple[str, str]:
+    """A random key, and the line for the file. The key cannot be had from the line."""
+    if not re.fullmatch(r"\S+", name):
+        raise ValueError("a key's name has no spaces")
+    key = f"tandem-{secrets.token_urlsafe(32)}"
+    return key, f"sha256:{_hash(key)} {name}"
+
+
+def _hash(key: str) -> str:
+    # Keys are random and long, so that a fast hash does not help to guess them.
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class KeyRing:
+    """The keys of one file."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError and ValueError for a file that cannot be used."""
+        self._path = path
+        self._stamp = self._now()
+        self._keys = self._read()
+
+    def name_of(self, authorization: str | None) -> str | None:
+        """Whose key an Authorization header carries; None for none and for unknown ones."""
+        scheme, _, key = (authorization or "").partition(" ")
+        return self.name_of_key(key.strip()) if scheme.lower() == "bearer" else None
+
+    def name_of_key(self, key: str) -> str | None:
+        """Whose key this is."""
+        self._refresh()
+        given, found = _hash(key), None
+        for known, name in self._keys.items():
+            if hmac.compare_digest(known, given):
+                found = name
+        return found
+
+    def _refresh(self) -> None:
+        try:
+            stamp = self._now()
+            if stamp != self._stamp:
+                self._keys, self._stamp = self._read(), stamp
+                log.info("%d API keys read", len(self._keys))
+        except (OSError, ValueError) as error:
+            log.error("the keys read before stay in use: %s", error)
+
+    def _now(self) -> tuple[int, int]:
+        status = self._path.stat()
+        return status.st_mtime_ns, status.st_size
+
+    def _read(self) -> dict[str, str]:
+        keys = {}
+        for number, line in enumerate(self._path.read_text(encoding="utf-8").splitlines(), 1):
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            match = _LINE.fullmatch(line.strip())
+            if match is None:
+                raise ValueError(f"{self._path}, line {number}: expected `sha256:<64 hex digits> <name>`")
+            keys[match[1]] = match[2]
+        return keys
+
+
+class KeyInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses calls without a known key; health checks need none."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], details: Any
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler: grpc.RpcMethodHandler[Any, Any] | None = await continuation(details)
+        if handler is None or details.method.startswith(_OPEN_SERVICES):
+            return handler
+        headers = dict(details.invocation_metadata)
+        if self._keys.name_of(headers.get("authorization")) is not None:
+            return handler
+        return _refusal(handler)
+
+
+async def _refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+    await context.abort_with_status(rpc_status.to_status(to_status(Unauthenticated(_REFUSED))))
+    raise AssertionError("abort does not return")
+
+
+def _refusal(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler of the same kind that refuses."""
+    kinds = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    make = kinds[handler.request_streaming, handler.response_streaming]
+    return make(_refuse, handler.request_deserializer, handler.response_serializer)

@@ -1,0 +1,51 @@
+"""Clients of all languages over mutual TLS with an API key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.clients.programs import build, run
+from tests.support.secure import SecureStack, secure_stack
+from tests.support.services import NANO
+
+COMMANDS = {
+    "go": ["build/bin/recognize"],
+    "java": ["run.sh", "Recognize"],
+}
+
+
+@pytest.fixture(scope="module")
+def secure(derived_files: None) -> Iterator[SecureStack]:
+    with secure_stack(NANO) as running:
+        yield running
+
+
+@pytest.mark.parametrize("language", COMMANDS)
+def test_mutual_tls_and_api_key(secure: SecureStack, language: str) -> None:
+    program, *rest = COMMANDS[language]
+    command = [
+        str(build(language) / program),
+        *rest,
+        "-target",
+        secure.gateway,
+        "-ca",
+        str(secure.authority.ca),
+    ]
+    if program.endswith(".sh"):
+        command.insert(0, "bash")
+    own = ["-cert", str(secure.client.cert), "-key", str(secure.client.key)]
+    recording = str(NANO / "mandarin_206ms.wav")
+
+    outcome = run([*command, *own, "-api-key", secure.key, "-json", recording])
+    assert outcome.code == 0, outcome.errors
+    assert outcome.lines[0]["audioDuration"].startswith("0.20")
+
+    refused = run([*command, *own, "-api-key", "wrong", recording])
+    assert refused.code == 1
+    assert "reason: UNAUTHENTICATED" in refused.errors
+
+    stranger = run([*command, "-api-key", secure.key, recording], timeout=60)
+    assert stranger.code == 1
+    assert "unavailable" in stranger.errors.lower()
