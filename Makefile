@@ -41,6 +41,7 @@ types: setup
 	$(BIN)/mypy tandem encoder_service decoder_service gateway training benchmarks scripts tests
 
 bench: setup
+	$(BIN)/python -m benchmarks.offline --engine $(ENGINE)
 	$(BIN)/python -m benchmarks.tier_hop
 
 serve: setup

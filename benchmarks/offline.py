@@ -2,7 +2,8 @@
 
 RTFx is seconds of audio per second of wall time, with reading, sending and parsing. SDK and server have
 services of their own on the same machine; every round runs all variants, each time beginning with another,
-and the ratios compare variants of one round. Run it as `python -m benchmarks.offline [--engine vllm]`.
+and the ratios compare variants of one round. CPU is what all processes used, which other work on the machine
+changes little. Run it as `python -m benchmarks.offline [--engine vllm]`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import socket
 import statistics
 import sys
@@ -40,6 +42,31 @@ Variant = tuple[str, bool]
 """What carries the recordings, and whether speakers are told apart."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds of wall time, and of the processors in all processes, this one included."""
+
+    wall: float
+    cpu: float
+
+
+Costs = dict[Variant, list[Cost]]
+"""One for each round."""
+
+
+def cpu_seconds() -> float:
+    """Of this process and every process under it that runs now (Linux)."""
+    ticks, waiting = 0, [os.getpid()]
+    while waiting:
+        folder = Path("/proc") / str(waiting.pop())
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+            for children in folder.glob("task/*/children"):
+                waiting += map(int, children.read_text().split())
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 @dataclass(slots=True)
 class Bench:
     """The running parts; `transcripts` of the last gRPC run, by whether speakers were asked for."""
@@ -51,12 +78,12 @@ class Bench:
     in_flight: int
     transcripts: dict[bool, list[Transcript]]
 
-    def run(self, variant: Variant) -> float:
-        """Seconds of wall time for all files."""
+    def run(self, variant: Variant) -> Cost:
+        """What all files cost."""
         name, speakers = variant
-        started = time.perf_counter()
+        cpu, started = cpu_seconds(), time.perf_counter()
         {"sdk": self._sdk, "grpc": self._grpc, "rest": self._rest}[name](speakers)
-        return time.perf_counter() - started
+        return Cost(time.perf_counter() - started, cpu_seconds() - cpu)
 
     def _sdk(self, speakers: bool) -> None:
         self.model.generate(self.files, spk=speakers, batch_size=self.in_flight)
@@ -111,36 +138,38 @@ def variants(options: argparse.Namespace) -> list[Variant]:
     return [(name, speakers) for speakers in modes for name in ("sdk", "grpc", "rest")]
 
 
-def measure(bench: Bench, order: Sequence[Variant], rounds: int) -> dict[Variant, list[float]]:
-    """Seconds by variant, one for each round; every round begins with another variant."""
-    times: dict[Variant, list[float]] = {variant: [] for variant in order}
+def measure(bench: Bench, order: Sequence[Variant], rounds: int) -> Costs:
+    """Every round begins with another variant."""
+    times: Costs = {variant: [] for variant in order}
     for number in range(rounds):
         shift = number % len(order)
         for variant in [*order[shift:], *order[:shift]]:
             times[variant].append(bench.run(variant))
             shown = f"{variant[0]}{' with speakers' if variant[1] else ''}"
-            print(f"round {number + 1}/{rounds} {shown}: {times[variant][-1]:.2f} s", file=sys.stderr)
+            print(f"round {number + 1}/{rounds} {shown}: {times[variant][-1].wall:.2f} s", file=sys.stderr)
     return times
 
 
-def ratios(times: dict[Variant, list[float]], of: Variant, to: Variant) -> list[float]:
-    """Throughput of one variant as a share of another's, round by round."""
-    return [base / own for own, base in zip(times[of], times[to], strict=True)]
+def ratio(times: Costs, of: Variant, to: Variant) -> float:
+    """Throughput of one variant as a share of another's: the median over the rounds."""
+    return statistics.median(base.wall / own.wall for own, base in zip(times[of], times[to], strict=True))
 
 
-def report(times: dict[Variant, list[float]], audio: float, line: Callable[[str], None]) -> None:
-    line(f"{'variant':<22}{'RTFx':>8}{'lowest':>9}{'highest':>9}{'of SDK':>9}{'of no speakers':>16}")
-    for variant, seconds in times.items():
+def report(times: Costs, audio: float, line: Callable[[str], None]) -> None:
+    line(
+        f"{'variant':<18}{'RTFx':>8}{'lowest':>9}{'highest':>9}{'of SDK':>9}{'of plain':>10}{'CPU ms/s':>10}"
+    )
+    for variant, costs in times.items():
         name, speakers = variant
-        speeds = [audio / value for value in seconds]
-        of_sdk = statistics.median(ratios(times, variant, ("sdk", speakers)))
-        plain = f"{statistics.median(ratios(times, variant, (name, False))):>15.0%}" if speakers else ""
-        title = f"{name}{' + speakers' if speakers else ''}"
+        speeds = [audio / cost.wall for cost in costs]
+        plain = f"{ratio(times, variant, (name, False)):.0%}" if speakers else ""
+        cpu = 1000 * statistics.median(cost.cpu for cost in costs) / audio
         line(
-            f"{title:<22}{statistics.median(speeds):>8.1f}{min(speeds):>9.1f}{max(speeds):>9.1f}"
-            f"{of_sdk:>9.0%}{plain:>16}"
+            f"{name + (' + speakers' if speakers else ''):<18}{statistics.median(speeds):>8.1f}"
+            f"{min(speeds):>9.1f}{max(speeds):>9.1f}{ratio(times, variant, ('sdk', speakers)):>9.0%}"
+            f"{plain:>10}{cpu:>10.2f}"
         )
-    worst = min(statistics.median(ratios(times, key, ("sdk", key[1]))) for key in times if key[0] != "sdk")
+    worst = min(ratio(times, key, ("sdk", key[1])) for key in times if key[0] != "sdk")
     verdict = "reached" if worst >= TARGET else "MISSED"
     line(f"service at least {TARGET:.0%} of the SDK: {verdict} ({worst:.0%})")
 
