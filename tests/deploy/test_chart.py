@@ -1,0 +1,212 @@
+"""The Helm chart: rendered by two Helms, validated strictly, and its promises checked in what comes out."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.chart import (
+    BARE,
+    CHART,
+    EVERYTHING,
+    NAMESPACE,
+    TIERS,
+    VARIANTS,
+    Manifest,
+    container,
+    find,
+    flag,
+    helm,
+    render,
+    render_text,
+)
+
+KUBERNETES = ("1.29.0", "1.33.0", "1.37.0")
+CUSTOM = {("ScaledObject", "keda.sh/v1alpha1"), ("ServiceMonitor", "monitoring.coreos.com/v1")}
+PAIRS = {"gateway": "envoy", "encoder": "gateway", "decoder": "encoder"}
+
+
+@pytest.mark.parametrize("version", ["helm3", "helm4"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_lint_is_clean_and_both_helms_agree(version: str, variant: str) -> None:
+    done = helm(version, "lint", str(CHART), "--strict", values=VARIANTS[variant])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert render(VARIANTS[variant], version) == render(VARIANTS[variant])
+
+
+@pytest.mark.parametrize("kubernetes", KUBERNETES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_manifests_are_valid(variant: str, kubernetes: str, tmp_path: Path) -> None:
+    known = [item for item in render(VARIANTS[variant]) if (item["kind"], item["apiVersion"]) not in CUSTOM]
+    file = tmp_path / "manifests.yaml"
+    file.write_text(yaml.safe_dump_all(known), encoding="utf-8")
+    validate = Path(sys.executable).with_name("kubernetes-validate")
+    done = subprocess.run(
+        [str(validate), "--strict", "-k", kubernetes, str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Couldn't find schema" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"decoder": {"tensorParallel": 3}},
+        {"gateway": {"replica": 2}},
+        {"tls": {"enabled": True}},
+        {"model": {"hub": "s3"}},
+        {"encoder": {"ports": {"grpc": 0}}},
+        {"gateway": {"extraArgs": ["log-level=DEBUG"]}},
+    ],
+)
+def test_wrong_values_are_refused_by_the_schema(wrong: dict[str, Any]) -> None:
+    done = helm("helm4", "template", "x", str(CHART), values=wrong)
+    assert done.returncode != 0
+    assert "schema" in done.stderr
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_decoder_pod_gets_the_gpus_of_its_tensor_parallel(count: int) -> None:
+    decoder = container(render({"decoder": {"tensorParallel": count}}), "decoder")
+    assert decoder["resources"]["limits"]["nvidia.com/gpu"] == count
+    assert flag(decoder["args"], "tensor-parallel-size") == str(count)
+
+
+def test_without_gpus_nothing_asks_for_one() -> None:
+    assert "nvidia.com/gpu:" not in render_text(BARE)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_pod_outlives_its_drain(tier: str) -> None:
+    values = {"shutdown": {"lameduckSeconds": 7, "drainSeconds": 90}}
+    manifests = render(values)
+    arguments = container(manifests, tier)["args"]
+    needed = float(flag(arguments, "lameduck-seconds") or 0) + float(flag(arguments, "drain-seconds") or 0)
+    spec = find(manifests, "Deployment", tier)["spec"]["template"]["spec"]
+    assert needed == 97
+    assert needed < spec["terminationGracePeriodSeconds"] <= needed + 15
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_pods_are_locked_down_and_spread(tier: str) -> None:
+    spec = find(render(EVERYTHING), "Deployment", tier)["spec"]["template"]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert not spec["automountServiceAccountToken"]
+    (only,) = spec["containers"]
+    assert only["securityContext"]["readOnlyRootFilesystem"]
+    assert only["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    spread = {item["topologyKey"] for item in spec["topologySpreadConstraints"]}
+    assert spread == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+    mounts = {mount["name"] for mount in only["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in spec["volumes"]}
+
+
+def test_selectors_find_their_pods() -> None:
+    manifests = render(EVERYTHING)
+    pods = {
+        tier: find(manifests, "Deployment", tier)["spec"]["template"]["metadata"]["labels"] for tier in TIERS
+    }
+
+    def chosen(selector: dict[str, str]) -> list[str]:
+        return [tier for tier, labels in pods.items() if selector.items() <= labels.items()]
+
+    for tier in TIERS:
+        budget = find(manifests, "PodDisruptionBudget", tier)
+        assert chosen(budget["spec"]["selector"]["matchLabels"]) == [tier]
+        service = find(manifests, "Service", f"{tier}-headless")
+        assert service["spec"]["clusterIP"] == "None"
+        assert chosen(service["spec"]["selector"]) == [tier]
+
+
+@pytest.mark.parametrize("tier", ["encoder", "decoder"])
+def test_only_the_tier_in_front_gets_in(tier: str) -> None:
+    policy = find(render({}), "NetworkPolicy", tier)["spec"]
+    callers, monitoring = policy["ingress"]
+    (source,) = callers["from"]
+    assert source["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == PAIRS[tier]
+    assert [port["port"] for port in callers["ports"]] == ["grpc"]
+    assert [port["port"] for port in monitoring["ports"]] == ["metrics"]
+    assert policy["policyTypes"] == ["Ingress"]
+
+
+def test_scaling_follows_queues_and_leaves_replicas_alone() -> None:
+    manifests = render(EVERYTHING)
+    for tier in TIERS:
+        assert "replicas" not in find(manifests, "Deployment", tier)["spec"]
+    for tier, metric in (
+        ("encoder", "tandem_encoder_queued_audio_seconds"),
+        ("decoder", "tandem_decoder_waiting_requests"),
+    ):
+        scaled = find(manifests, "ScaledObject", tier)["spec"]
+        name = find(manifests, "Deployment", tier)["metadata"]["name"]
+        assert scaled["scaleTargetRef"] == {"name": name}
+        assert scaled["minReplicaCount"] <= scaled["maxReplicaCount"]
+        (trigger,) = scaled["triggers"]
+        assert trigger["type"] == "prometheus"
+        assert trigger["metadata"]["query"] == f'sum({metric}{{namespace="{NAMESPACE}", pod=~"{name}-.*"}})'
+        assert float(trigger["metadata"]["threshold"]) > 0
+    cpu = find(manifests, "HorizontalPodAutoscaler", "gateway")["spec"]
+    assert cpu["scaleTargetRef"]["name"] == find(manifests, "Deployment", "gateway")["metadata"]["name"]
+
+
+def test_monitors_read_a_port_that_services_have() -> None:
+    manifests = render(EVERYTHING)
+    for tier in TIERS:
+        monitor = find(manifests, "ServiceMonitor", tier)["spec"]
+        (endpoint,) = monitor["endpoints"]
+        service = find(manifests, "Service", tier if tier == "gateway" else f"{tier}-headless")
+        assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+        assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+
+
+def test_the_model_is_fetched_before_anything_starts() -> None:
+    manifests = render(EVERYTHING)
+    claim, job = find(manifests, "PersistentVolumeClaim", "models"), find(manifests, "Job", "model-fetch")
+    weights = [int(item["metadata"]["annotations"]["helm.sh/hook-weight"]) for item in (claim, job)]
+    assert weights[0] < weights[1]
+    fetch = job["spec"]["template"]["spec"]["containers"][0]
+    serve = container(manifests, "encoder")
+
+    def variables(item: Manifest) -> dict[str, str]:
+        return {entry["name"]: entry.get("value", "") for entry in item["env"]}
+
+    assert variables(fetch)["HF_HOME"] == variables(serve)["HF_HOME"]
+    assert variables(serve)["HF_HUB_OFFLINE"] == "1"
+    assert fetch["args"][0] == flag(serve["args"], "model")
+    assert "HF_TOKEN" in variables(fetch)
+
+
+def test_ingress_leads_to_ports_that_the_service_has() -> None:
+    manifests = render(EVERYTHING)
+    ports = {port["name"] for port in find(manifests, "Service", "gateway")["spec"]["ports"]}
+    for name in ("http", "grpc", "realtime"):
+        ingress = find(manifests, "Ingress", f"gateway-{name}")["spec"]
+        backend = ingress["rules"][0]["http"]["paths"][0]["backend"]["service"]
+        assert backend["port"]["name"] in ports
+        assert ingress["tls"][0]["hosts"] == [ingress["rules"][0]["host"]]
+
+
+@pytest.mark.parametrize("values", [EVERYTHING, {"envoy": {"enabled": True}}], ids=["tls", "plain"])
+def test_envoy_takes_its_configuration(values: dict[str, Any], tmp_path: Path) -> None:
+    text = find(render(values), "ConfigMap", "envoy")["data"]["envoy.yaml"]
+    if "/etc/tandem/tls" in text:
+        from tests.support.certificates import Authority
+
+        issued = Authority(tmp_path, "ca").issue("own")
+        shutil.copy(issued.cert, tmp_path / "tls.crt")
+        shutil.copy(issued.key, tmp_path / "tls.key")
+        shutil.copy(tmp_path / "ca.pem", tmp_path / "ca.crt")
+        text = text.replace("/etc/tandem/tls", str(tmp_path))
+    file = tmp_path / "envoy.yaml"
+    file.write_text(text, encoding="utf-8")
+    envoy = Path(sys.executable).with_name("envoy")
+    done = subprocess.run(
+        [str(envoy), "--mode", "validate", "-c", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
