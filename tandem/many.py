@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from tandem.access import Access
 from tandem.client import Client
 from tandem.errors import LimitExceeded, TandemError
 from tandem.inputs import Recording
@@ -57,6 +58,7 @@ class ManyOptions:
     in_flight: int = 16
     timeout: float | None = None
     whole_if_possible: bool = False
+    access: Access | None = None
 
 
 def transcribe_many(
@@ -64,7 +66,7 @@ def transcribe_many(
 ) -> Generator[Outcome, None, None]:
     """Outcomes in the order of `items`. Closing the iterator cancels what is in flight."""
     waiting: deque[Future[Outcome]] = deque()
-    client = Client(target)
+    client = Client(target, access=options.access)
     pool = ThreadPoolExecutor(options.in_flight, thread_name_prefix="tandem-many")
     try:
         for item in items:

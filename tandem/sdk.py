@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from tandem.access import Access
 from tandem.errors import Unavailable
 from tandem.inputs import Input, recordings
 from tandem.many import ManyOptions, Outcome, transcribe_many
@@ -33,7 +34,8 @@ def schedule_steps(schedule: Schedule | None) -> tuple[SilenceStep, ...]:
 class _Model:
     """What both classes share: the services, and one call over many recordings."""
 
-    def __init__(self, server: str | None, **engine: Any) -> None:
+    def __init__(self, server: str | None, access: Access | None = None, **engine: Any) -> None:
+        self._access = access
         self._services = None
         self._close = weakref.finalize(self, lambda: None)
         if server is not None:
@@ -88,8 +90,8 @@ class AutoModelVLLM(_Model):
     ...     for result in model.generate(["a.wav", "b.wav"], language="中文"):
     ...         print(result["key"], result["text"])
 
-    Without `server` (the gRPC address of a running one) the three services start as child processes, and
-    end with this object. Raises tandem.launcher.LaunchError when they do not start.
+    Without `server` (the gRPC address of a running one, reached with `access`) the three services start as
+    child processes, and end with this object. Raises tandem.launcher.LaunchError when they do not start.
     """
 
     def __init__(
@@ -103,9 +105,11 @@ class AutoModelVLLM(_Model):
         max_model_len: int = 4096,
         engine: Literal["auto", "vllm", "transformers"] = "auto",
         server: str | None = None,
+        access: Access | None = None,
     ) -> None:
         super().__init__(
             server,
+            access,
             model=model,
             hub=hub,
             device=device,
@@ -153,7 +157,7 @@ class AutoModelVLLM(_Model):
             silence_schedule=schedule_steps(silence_schedule),
             max_new_tokens=max_new_tokens,
         )
-        options = ManyOptions(wanted, batch_size, timeout)
+        options = ManyOptions(wanted, batch_size, timeout, access=self._access)
         return self._results(input, sample_rate, options, on_error, sentence_info or spk)
 
 
@@ -175,10 +179,12 @@ class FunASRNanoVLLM(_Model):
         max_model_len: int = 2048,
         engine: Literal["auto", "vllm", "transformers"] = "auto",
         server: str | None = None,
+        access: Access | None = None,
     ) -> Self:
         """Start the services, or use those at `server`. Raises tandem.launcher.LaunchError."""
         return cls(
             server,
+            access,
             model=model,
             hub=hub,
             device=device,
@@ -206,7 +212,7 @@ class FunASRNanoVLLM(_Model):
         wanted = RecognizeOptions(
             language=language, hotwords=_words(hotwords), itn=itn, max_new_tokens=max_new_tokens
         )
-        options = ManyOptions(wanted, batch_size, timeout, whole_if_possible=True)
+        options = ManyOptions(wanted, batch_size, timeout, whole_if_possible=True, access=self._access)
         return self._results(inputs, sample_rate, options, on_error, sentences=False)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tandem.cli.access import access_of, add_access_flags
 from tandem.cli.formats import FORMATS
 from tandem.cli.models import add_model_flags, engine_options
 from tandem.cli.output import Sink, Style, open_sink, style_for
@@ -36,6 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--timeout", type=float, help="seconds for one file; unset follows its duration")
     _add_recognition_flags(parser)
     _add_output_flags(parser)
+    add_access_flags(parser)
     add_model_flags(parser)
     parser.set_defaults(run=run)
 
@@ -99,7 +101,8 @@ def _is_there(item: Recording) -> bool:
 
 def _transcribe(items: Sequence[Recording], sink: Sink, options: argparse.Namespace) -> int:
     """How many failed."""
-    many = ManyOptions(_wanted(options), options.batch_size, options.timeout)
+    access = access_of(options) if options.server else None
+    many = ManyOptions(_wanted(options), options.batch_size, options.timeout, access=access)
     failed = 0
     with (
         _ended_by_sigterm(),

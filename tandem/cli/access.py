@@ -1,0 +1,25 @@
+"""The flags with which a command gets into a guarded server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from tandem.access import Access
+
+
+def add_access_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("access to the server")
+    group.add_argument("--api-key", help="unset takes the variable TANDEM_API_KEY")
+    group.add_argument(
+        "--tls-ca", default="", metavar="PEM", help="encrypt, and check the server's certificate"
+    )
+    group.add_argument("--tls-cert", default="", metavar="PEM", help="certificate of this client")
+    group.add_argument("--tls-key", default="", metavar="PEM", help="its private key")
+    group.add_argument("--tls-server-name", default="", help="name in the server's certificate")
+
+
+def access_of(options: argparse.Namespace) -> Access:
+    """A key in the environment stays out of the list of processes."""
+    key = options.api_key or os.environ.get("TANDEM_API_KEY", "")
+    return Access(options.tls_ca, options.tls_cert, options.tls_key, options.tls_server_name, key)

@@ -1,0 +1,67 @@
+"""SDK, command line and batches of a guarded server: certificates and key get in, nothing less does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tandem import AutoModelVLLM, BatchClient, RecognizeOptions
+from tandem.access import Access
+from tandem.errors import Unauthenticated
+from tests.support.secure import SecureStack, secure_stack
+from tests.support.services import NANO
+
+RECORDING = NANO / "mandarin_206ms.wav"
+
+
+@pytest.fixture(scope="module")
+def services(derived_files: None) -> Iterator[SecureStack]:
+    with secure_stack(NANO) as running:
+        yield running
+
+
+@pytest.fixture
+def access(services: SecureStack) -> Access:
+    return replace(services.access, server_name="tier.test")
+
+
+def test_the_sdk_gets_in_with_all_of_them(services: SecureStack, access: Access) -> None:
+    with AutoModelVLLM(server=services.gateway, access=access) as model:
+        assert model.generate(RECORDING, max_new_tokens=3)[0]["key"] == "mandarin_206ms"
+    keyless = AutoModelVLLM(server=services.gateway, access=replace(access, api_key=""))
+    with pytest.raises(Unauthenticated, match=r"mandarin_206ms\.wav: "):
+        keyless.generate(RECORDING)
+
+
+def test_batches_get_in_with_all_of_them(services: SecureStack, access: Access) -> None:
+    with BatchClient(services.gateway, access=access) as batches:
+        batch_id = batches.start(RECORDING, RecognizeOptions(max_new_tokens=3))
+        assert [item.error for item in batches.results(batch_id)] == [None]
+    with BatchClient(services.gateway, access=replace(access, api_key="")) as keyless:
+        with pytest.raises(Unauthenticated):
+            keyless.status(batch_id)
+        with pytest.raises(Unauthenticated):
+            keyless.start(RECORDING)
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+def test_the_command_takes_the_key_from_the_environment(
+    services: SecureStack, access: Access, with_key: bool
+) -> None:
+    tls = ["--tls-ca", access.ca, "--tls-cert", access.certificate, "--tls-key", access.key]
+    tls += ["--tls-server-name", access.server_name]
+    command = [sys.executable, "-m", "tandem", "transcribe", "--server", services.gateway, *map(str, tls)]
+    command += ["--max-new-tokens", "3", "--format", "jsonl", str(RECORDING)]
+    environment = {**os.environ, "TANDEM_API_KEY": access.api_key if with_key else ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == (0 if with_key else 1)
+    if with_key:
+        assert json.loads(done.stdout)["key"] == "mandarin_206ms"
+    else:
+        assert "mandarin_206ms.wav: " in done.stderr
