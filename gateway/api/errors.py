@@ -25,13 +25,6 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _REASONS = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 
-class NotFound(TandemError):
-    """There is nothing of this name."""
-
-    http_status = 404
-    reason = "NOT_FOUND"
-
-
 def request_id(scope: Scope) -> str:
     """The id of this request: the client's X-Request-ID where it is usable, else a new one."""
     known: str = scope.setdefault("state", {}).get("request_id", "")

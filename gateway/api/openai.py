@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from gateway.api import examples
 from gateway.api.disconnect import until_disconnect
-from gateway.api.errors import NotFound, request_id
+from gateway.api.errors import request_id
 from gateway.api.examples import answers
 from gateway.api.forms import RecognitionForm, form_body, parse_form, split_terms
 from gateway.api.openai_format import respond
@@ -22,7 +22,7 @@ from gateway.api.sse import EventResponse, results_in_order, transcript_events
 from gateway.api.upload import Upload, receive_form
 from gateway.pipeline import Recognizer
 from gateway.service import GatewayService
-from tandem.errors import InvalidRequest
+from tandem.errors import InvalidRequest, NotFound
 from tandem.results import RecognizeOptions
 
 _STARTED = int(time.time())

@@ -9,9 +9,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.api.errors import NotFound
 from gateway.service import GatewayService
 from tandem import __version__
+from tandem.errors import NotFound
 
 FOLDER = Path(__file__).resolve().parents[1] / "web"
 _PAGE = "index.html"

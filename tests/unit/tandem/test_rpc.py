@@ -160,3 +160,16 @@ async def test_a_client_that_is_still_sending_gets_the_status_and_not_an_interna
             async for _ in caller(channel, "Upload", "stream_stream")(pieces(), timeout=5):
                 continue
         assert type(from_rpc_error(caught.value)) is errors.InvalidAudio
+
+
+def test_each_reason_is_one_errors() -> None:
+    """Clients rebuild errors by their reason, in gateways' processes too."""
+    import gateway.api.http  # noqa: F401
+
+    known, waiting = [], [TandemError]
+    while waiting:
+        for error in waiting.pop().__subclasses__():
+            known.append(error)
+            waiting.append(error)
+    reasons = [error.reason for error in known]
+    assert len(reasons) == len(set(reasons))
