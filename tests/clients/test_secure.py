@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.support.services import NANO
 COMMANDS = {
     "go": ["build/bin/recognize"],
     "java": ["run.sh", "Recognize"],
+    "node": ["examples/recognize.js"],
 }
 
 
@@ -33,8 +35,9 @@ def test_mutual_tls_and_api_key(secure: SecureStack, language: str) -> None:
         "-ca",
         str(secure.authority.ca),
     ]
-    if program.endswith(".sh"):
-        command.insert(0, "bash")
+    interpreter = {".sh": "bash", ".js": "node"}.get(Path(program).suffix)
+    if interpreter:
+        command.insert(0, interpreter)
     own = ["-cert", str(secure.client.cert), "-key", str(secure.client.key)]
     recording = str(NANO / "mandarin_206ms.wav")
 
