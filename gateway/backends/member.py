@@ -47,8 +47,8 @@ class Member:
     others: float = 0.0
     """Other gateways' audio, by the last report."""
     calls: int = 0
-    foreign: bool = False
-    """It serves another checkpoint than the first encoder that answered."""
+    model_hash: str = ""
+    """Of the checkpoint that it served when it came up."""
 
     def __post_init__(self) -> None:
         self.backend = EncoderBackend(self.address, _CHANNEL, self.access)

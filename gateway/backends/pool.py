@@ -25,7 +25,7 @@ from gateway.backends.targets import Resolve, is_pool, resolver
 from gateway.speakers.types import SegmentEmbeddings
 from gateway.text.posteriors import CtcPosteriors
 from tandem.access import Access
-from tandem.errors import DeadlineExceeded, ModelMismatch, Overloaded, TandemError, Unavailable
+from tandem.errors import DeadlineExceeded, Overloaded, TandemError, Unavailable
 
 log = logging.getLogger("tandem.gateway.pool")
 
@@ -102,7 +102,7 @@ class EncoderPool:
 
     def _order(self, seconds: float) -> list[Member]:
         """Members, the one that would be done first in front; those that are down as a last resort."""
-        members = [member for member in self._members.values() if not member.foreign]
+        members = [member for member in self._members.values() if not self._is_foreign(member)]
         known = [member.speed for member in members if member.speed]
         speed = sum(known) / len(known) if known else 1.0
         return sorted(
@@ -169,15 +169,13 @@ class EncoderPool:
         await member.close()
 
     async def _watch(self, member: Member) -> None:
-        checked = False
         while True:
             was_up = member.up
             try:
-                if not checked or not was_up:
-                    await self._check(member)
+                if not was_up:
+                    member.model_hash = (await member.backend.model_info(_POLL_TIMEOUT)).model_hash
                 await member.ask(_POLL_TIMEOUT)
-                checked = True
-            except (Unavailable, DeadlineExceeded, ModelMismatch) as error:
+            except (Unavailable, DeadlineExceeded) as error:
                 member.set_up(False)
                 if was_up:
                     log.warning("encoder %s is gone: %s", member.address, error)
@@ -185,15 +183,15 @@ class EncoderPool:
                 member.set_up(False)
                 log.exception("encoder %s answers wrongly", member.address)
             if member.up and not was_up:
-                log.info("encoder %s takes requests", member.address)
+                foreign = self._is_foreign(member)
+                log.info(
+                    "encoder %s %s", member.address, "has another model" if foreign else "takes requests"
+                )
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _check(self, member: Member) -> None:
-        """Tiers of one deployment serve one checkpoint; another one would mix up tokenizers."""
-        info = await member.backend.model_info(_POLL_TIMEOUT)
-        member.foreign = bool(self._model_hash) and info.model_hash != self._model_hash
-        if member.foreign:
-            raise ModelMismatch(f"serves model {info.model_hash[:12]}, not {self._model_hash[:12]}")
+    def _is_foreign(self, member: Member) -> bool:
+        """Whether it serves another checkpoint: a segment's prompt fits only the tokenizer it was made with."""
+        return bool(self._model_hash and member.model_hash and member.model_hash != self._model_hash)
 
 
 def _later(first: Overloaded, second: Overloaded) -> bool:

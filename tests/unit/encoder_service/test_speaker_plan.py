@@ -28,9 +28,7 @@ def test_pieces_cover_the_segment_once(seconds: float) -> None:
     pieces = plan_pieces(samples, CONFIG, RATE)
     assert {piece.length for piece in pieces} <= {24000, 48000}
     assert pieces[0].start == 0
-    assert all(
-        piece.start + piece.length >= after.start for piece, after in itertools.pairwise(pieces)
-    )
+    assert all(piece.start + piece.length >= after.start for piece, after in itertools.pairwise(pieces))
     assert pieces[-1].start + pieces[-1].length == max(samples, 24000)
     assert sum(piece.length for piece in pieces) < samples + 24001
 
