@@ -190,7 +190,7 @@ class EncoderPool:
             await asyncio.sleep(_POLL_SECONDS)
 
     def _is_foreign(self, member: Member) -> bool:
-        """Whether it serves another checkpoint: a segment's prompt fits only the tokenizer it was made with."""
+        """Whether it serves another checkpoint: a prompt fits only the tokenizer that it was made with."""
         return bool(self._model_hash and member.model_hash and member.model_hash != self._model_hash)
 
 
