@@ -48,5 +48,6 @@ serve: setup
 	$(BIN)/tandem serve
 
 clean:
+	rm -rf clients/*/gen clients/*/build clients/*/proto clients/*/node_modules
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find tandem -name '*_pb2*.py*' -delete
