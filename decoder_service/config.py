@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from decoder_service.engines.settings import DtypeName, EngineSettings
 from tandem.checkpoint import Hub
+from tandem.flags import FlagParser
 from tandem.rpc.security import SERVER_FLAGS, TlsFlags
 
 ENGINES = ("auto", "vllm", "transformers")
@@ -98,21 +98,8 @@ def _switch(text: str) -> bool:
 
 def parse(arguments: Sequence[str] | None = None) -> DecoderConfig:
     """The configuration from the command line and the environment; exits with usage when it is wrong."""
-    parser = argparse.ArgumentParser(prog="decoder_service", description="Language model tier of Tandem.")
-
-    defaults = {field.name: field.default for field in fields(DecoderConfig)}
-
-    def flag(name: str, kind: Callable[[str], Any], text: str, **more: Any) -> None:
-        field = name.replace("-", "_")
-        default = os.environ.get(f"TANDEM_DECODER_{field.upper()}", defaults[field])
-        if default is MISSING:
-            parser.add_argument(f"--{name}", type=kind, required=True, help=text, **more)
-            return
-        if "choices" in more and default not in more["choices"]:
-            parser.error(f"TANDEM_DECODER_{field.upper()}: {default!r} is not one of {more['choices']}")
-        shown = "" if default in (None, "") else f" (default {default})"
-        parser.add_argument(f"--{name}", type=kind, default=default, help=text + shown, **more)
-
+    flags = FlagParser("decoder_service", "Language model tier of Tandem.", "TANDEM_DECODER", DecoderConfig)
+    flag = flags.add
     positive = _at_least(1, int)
     seconds = _at_least(0, float)
     flag("model", str, "checkpoint directory, or id on the hub")
@@ -140,4 +127,4 @@ def parse(arguments: Sequence[str] | None = None) -> DecoderConfig:
     for name, text in SERVER_FLAGS.items():
         flag(name, str, text)
     flag("log-level", str, "DEBUG, INFO, WARNING or ERROR")
-    return DecoderConfig(**vars(parser.parse_args(arguments)))
+    return DecoderConfig(**flags.parse(arguments))

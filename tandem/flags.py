@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
 from typing import Any
 
 
@@ -15,19 +16,26 @@ class FlagParser:
     max_model_len.
     """
 
-    def __init__(self, program: str, description: str, prefix: str, defaults: object) -> None:
-        if not is_dataclass(defaults):
-            raise TypeError("defaults must be a dataclass instance")
+    def __init__(self, program: str, description: str, prefix: str, config: Any) -> None:
         self.parser = argparse.ArgumentParser(prog=program, description=description)
         self._prefix = prefix
-        self._defaults = {item.name: getattr(defaults, item.name) for item in fields(defaults)}
+        self._defaults = {item.name: item.default for item in fields(config)}
 
-    def add(self, name: str, kind: Any, text: str, **extra: Any) -> None:
-        """One flag; `kind` converts the string, from the command line and the environment alike."""
+    def add(self, name: str, kind: Callable[[str], Any], text: str, **extra: Any) -> None:
+        """One flag; `kind` converts the string, from the command line and the environment alike.
+
+        A field without a default makes the flag required where the environment does not set it.
+        """
         field = name.replace("-", "_")
-        value = os.environ.get(f"{self._prefix}_{field.upper()}", self._defaults[field])
-        shown = "" if value is None else f" (default {value})"
+        variable = f"{self._prefix}_{field.upper()}"
+        value = os.environ.get(variable, self._defaults[field])
+        if value is MISSING:
+            self.parser.add_argument(f"--{name}", type=kind, required=True, help=text, **extra)
+            return
+        if "choices" in extra and value not in extra["choices"]:
+            self.parser.error(f"{variable}: {value!r} is not one of {extra['choices']}")
+        shown = "" if value in (None, "") else f" (default {value})"
         self.parser.add_argument(f"--{name}", type=kind, default=value, help=text + shown, **extra)
 
-    def parse(self, arguments: Any = None) -> dict[str, Any]:
+    def parse(self, arguments: Sequence[str] | None = None) -> dict[str, Any]:
         return vars(self.parser.parse_args(arguments))
