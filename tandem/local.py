@@ -1,10 +1,10 @@
-"""The services of this machine for one owner: which model, what engine; started and ended in a thread."""
+"""The services of this machine for one owner: which model, what engine."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,56 +72,25 @@ class EngineOptions:
 
 
 class LocalServices:
-    """Three services as children of a thread of their own; the constructor returns when they are ready.
+    """Three services as children of this process; the constructor returns when they are ready.
 
-    The kernel ends children with the thread that started them, so that thread must outlive its caller's.
     Raises LaunchError when they do not start.
     """
 
     def __init__(self, options: EngineOptions) -> None:
-        self.address = ""
-        self._stack: Stack | None = None
-        self._failure: BaseException | None = None
-        self._ready, self._stop = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, args=[options], name="tandem-local", daemon=True)
-        self._thread.start()
-        try:
-            self._ready.wait()
-        except BaseException:
-            self._abandon()
-            raise
-        if self._failure is not None:
-            raise self._failure
-
-    def _run(self, options: EngineOptions) -> None:
-        try:
-            with tempfile.TemporaryDirectory(prefix="tandem-") as directory:
-                self._stack = Stack(options.stack(Path(directory)))
-                with self._stack as running:
-                    self.address = running.address
-                    self._ready.set()
-                    self._stop.wait()
-        except BaseException as error:
-            self._failure = error
-        finally:
-            self._ready.set()
+        with contextlib.ExitStack() as resources:
+            directory = resources.enter_context(tempfile.TemporaryDirectory(prefix="tandem-"))
+            self._stack = resources.enter_context(Stack(options.stack(Path(directory))))
+            self._resources = resources.pop_all()
+        self.address = self._stack.address
 
     def check(self) -> None:
         """LaunchError with the end of its log where one service has died."""
-        for tier in list(self._stack.tiers) if self._stack is not None else ():
-            tier.check_alive()
-        if not self._thread.is_alive():
+        if not self._stack.tiers:
             raise LaunchError("the services have been closed")
+        for tier in list(self._stack.tiers):
+            tier.check_alive()
 
     def close(self) -> None:
         """End the children; returns when they are gone. Closing twice is fine."""
-        self._stop.set()
-        self._thread.join()
-
-    def _abandon(self) -> None:
-        """The caller was interrupted while they start: ending one of them ends the wait for all."""
-        self._stop.set()
-        while self._thread.is_alive():
-            for tier in list(self._stack.tiers) if self._stack is not None else ():
-                tier.process.terminate()
-            self._thread.join(0.1)
+        self._resources.close()
