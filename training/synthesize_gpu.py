@@ -84,7 +84,7 @@ def _write(path: Path, audio: list[Array], text: list[str], voice: list[str]) ->
 class Voices:
     """Draws a voice or a blend of two of the same accent, and its style for a token count."""
 
-    def __init__(self, path: Path, seed: int, blends: float = 0.45) -> None:
+    def __init__(self, path: Path, seed: int, blends: float = 0.6) -> None:
         self.table = load_voices(path)
         self.random = random.Random(seed)
         self.blends = blends
