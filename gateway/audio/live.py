@@ -1,19 +1,24 @@
-"""Live audio as it arrives in any format to int16 at 16 kHz, piece by piece, with no wait for more."""
+"""Live audio as it arrives in any format to int16 at 16 kHz, piece by piece, with no wait for more.
+
+PyAV is imported for Opus and other rates only.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import av
 import numpy as np
-from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 
 from gateway.audio.g711 import decode_alaw, decode_mulaw
 from gateway.audio.types import SAMPLE_RATE, RawEncoding
 from tandem.errors import InvalidAudio
+
+if TYPE_CHECKING:
+    from av import AudioResampler
+    from av.audio.frame import AudioFrame
 
 Pcm = NDArray[np.int16]
 
@@ -47,17 +52,25 @@ class Resampler:
         if not _MIN_RATE <= rate <= _MAX_RATE:
             raise ValueError(f"sample rate {rate} is not in {_MIN_RATE}..{_MAX_RATE}")
         self._rate = rate
-        self._av = av.AudioResampler("s16", "mono", SAMPLE_RATE) if rate != SAMPLE_RATE else None
+        self._av = _resampler() if rate != SAMPLE_RATE else None
 
     def push(self, samples: Pcm) -> Pcm:
         if self._av is None or not len(samples):
             return samples
+        from av.audio.frame import AudioFrame
+
         frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], format="s16", layout="mono")
         frame.sample_rate = self._rate
         return _joined(self._av.resample(frame))
 
     def finish(self) -> Pcm:
         return _joined(self._av.resample(None)) if self._av is not None else _joined([])
+
+
+def _resampler() -> AudioResampler:
+    import av
+
+    return av.AudioResampler("s16", "mono", SAMPLE_RATE)
 
 
 def _joined(frames: list[AudioFrame]) -> Pcm:
@@ -157,7 +170,9 @@ class OpusDecoder:
         return _joined(frames)
 
     def _run(self) -> None:
-        resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
+        import av
+
+        resampler = _resampler()
         try:
             source: Any = self._pipe
             with av.open(source, mode="r", options=_OPUS_OPTIONS) as container:

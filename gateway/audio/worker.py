@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from typing import BinaryIO
 
-from gateway.audio.decode import Decoding
+from gateway.audio.decode import open_recording
 from gateway.audio.errors import AudioTooLarge
 from gateway.audio.types import AudioInfo, DecodeLimits, DecodeOptions
 
@@ -59,7 +59,7 @@ def run_job(job: DecodeJob) -> DecodeReport:
     """Decodes in this process. Raises AudioError subclasses."""
     try:
         with _source(job.source) as source, open(job.target, "r+b") as target:
-            decoding = Decoding(source, job.options, job.limits)
+            decoding = open_recording(source, job.options, job.limits)
             frames = channels = 0
             for block in decoding:
                 frames, channels = frames + len(block), block.shape[1]

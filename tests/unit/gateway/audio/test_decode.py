@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from gateway.audio.decode import Decoding, decode
+from gateway.audio.decode import decode, open_recording
 from gateway.audio.errors import (
     AudioError,
     AudioTooLarge,
@@ -178,7 +180,7 @@ def test_limits_stop_decoding_early() -> None:
     bomb = encode(np.zeros(16000 * 36, dtype=np.float32), "flac", "flac")
     consumed = 0
     with pytest.raises(AudioTooLong):
-        for block in Decoding(io.BytesIO(bomb), DecodeOptions(), DecodeLimits(max_seconds=5)):
+        for block in open_recording(io.BytesIO(bomb), DecodeOptions(), DecodeLimits(max_seconds=5)):
             consumed += len(block)
     assert consumed <= 5 * 16000
 
@@ -231,3 +233,15 @@ def test_random_damage_ends_in_samples_or_a_typed_error(container: str, codec: s
         except AudioError:
             outcomes.add("error")
     assert "samples" in outcomes
+
+
+def test_wav_at_16_khz_needs_no_pyav() -> None:
+    script = f"""
+import sys
+sys.modules["av"] = None
+from gateway.audio.decode import decode
+import gateway.api.streaming, gateway.audio.worker
+print(len(decode(open({str(recording_path("english_9s.wav"))!r}, "rb").read()).samples))
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(found.stdout) == len(_SPEECH)
