@@ -36,6 +36,7 @@ class DecoderConfig:
     enforce_eager: bool | None = None
     log_probs: bool = False
     stream_interval: int = 1
+    forced_tokens_per_embedding: float = 0.0
     cpu_kv_cache_gib: int = 2
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
@@ -118,6 +119,11 @@ def parse(arguments: Sequence[str] | None = None) -> DecoderConfig:
     flag("enforce-eager", _switch, "no CUDA graphs (vllm); true on a CPU when unset", nargs="?", const=True)
     flag("log-probs", _switch, "report log probabilities of tokens", nargs="?", const=True)
     flag("stream-interval", positive, "tokens per message after the first (vllm)")
+    flag(
+        "forced-tokens-per-embedding",
+        _at_least(0, float),
+        "length of every answer in tokens per audio embedding, for benchmarks of random weights; 0 is off",
+    )
     flag("cpu-kv-cache-gib", positive, "key-value cache of vLLM on a CPU")
     flag("drain-seconds", seconds, "time for running calls after SIGTERM")
     flag("lameduck-seconds", seconds, "time between NOT_SERVING and refusing calls")

@@ -13,6 +13,7 @@ import numpy as np
 from decoder_service.admission import Admission
 from decoder_service.config import DecoderConfig
 from decoder_service.engines.base import Engine, GenerationRequest, Prompt, Sampling
+from decoder_service.engines.forced import ForcedLengthEngine
 from decoder_service.engines.settings import EngineSettings
 from decoder_service.server import DecoderServicer, Served
 from decoder_service.telemetry import load_gauges
@@ -65,6 +66,8 @@ class DecoderTier:
         checkpoint = await asyncio.to_thread(resolve_checkpoint, config.model, config.hub)
         model = await asyncio.to_thread(language_model, checkpoint)
         self._engine = create_engine(config.engine, config.engine_settings(model.directory))
+        if config.forced_tokens_per_embedding:
+            self._engine = ForcedLengthEngine(self._engine, config.forced_tokens_per_embedding)
         await self._engine.start()
         await warm_up(self._engine)
         info = self._engine.info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -18,6 +19,7 @@ from decoder_service.engines.base import (
     Sampling,
     TokenDelta,
 )
+from decoder_service.engines.forced import ForcedLengthEngine
 from decoder_service.engines.runner import MAX_PREFILL_POSITIONS
 from decoder_service.engines.settings import EngineSettings
 from decoder_service.engines.transformers import TransformersEngine
@@ -147,3 +149,14 @@ async def test_one_prefill_is_bounded_but_takes_at_least_one(engine: Transformer
     assert size([10, 20, 30]) == 3
     half = MAX_PREFILL_POSITIONS // 2
     assert size([10, half, half, half]) == 2
+
+
+async def test_forced_answers_are_as_long_as_their_audio_and_no_longer_than_asked(
+    engine: TransformersEngine,
+) -> None:
+    forced = ForcedLengthEngine(engine, rate=1.5)
+    audio = len(CASES[0].audio)
+    free = [delta async for delta in forced.generate(request(max_tokens=4000, ignore_eos=False))]
+    assert len(tokens(free)) == math.ceil(1.5 * audio) and free[-1].finish is FinishReason.LENGTH
+    bounded = [delta async for delta in forced.generate(request(max_tokens=3))]
+    assert tokens(bounded) == CASES[0].greedy[:3]
