@@ -1,4 +1,4 @@
-"""The flags with which a command gets into a guarded server."""
+"""The flags with which a command finds a server and gets into a guarded one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import argparse
 import os
 
 from tandem.access import Access
+
+
+def add_server_flag(parser: argparse.ArgumentParser) -> None:
+    """Where the gateway is; None when neither the flag nor the environment says so."""
+    parser.add_argument(
+        "--server",
+        default=os.environ.get("TANDEM_SERVER") or None,
+        help="gRPC address of a running gateway; unset takes the variable TANDEM_SERVER, "
+        "and where that is unset too starts the services for this command",
+    )
 
 
 def add_access_flags(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from tandem.cli.access import add_server_flag
 from tandem.cli.formats import clock
 from tandem.cli.models import add_model_flags
 from tandem.cli.transcribe import server
@@ -34,9 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     source.add_argument("--mic", action="store_true", help="the default microphone, until Ctrl-C")
     source.add_argument("--file", type=Path, help="a recording")
     parser.add_argument("--realtime", action="store_true", help="send the file at the pace of a microphone")
-    parser.add_argument(
-        "--server", help="gRPC address of a running gateway; unset starts one for this command"
-    )
+    add_server_flag(parser)
     parser.add_argument("--language", help="ISO code or name; unset lets the model decide")
     parser.add_argument("--hotwords", nargs="+", default=(), metavar="WORD", help="words likely to occur")
     parser.add_argument("--speakers", action="store_true", help="tell speakers apart")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tandem.cli.access import access_of, add_access_flags
+from tandem.cli.access import access_of, add_access_flags, add_server_flag
 from tandem.cli.formats import FORMATS
 from tandem.cli.models import add_model_flags, engine_options
 from tandem.cli.output import Sink, Style, open_sink, style_for
@@ -28,9 +28,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     inputs = "audio file, wav.scp (key and path a line) or jsonl (source and key)"
     parser.add_argument("files", nargs="*", metavar="FILE", help=inputs)
     parser.add_argument("--input", nargs="+", default=[], metavar="FILE", help="more of these")
-    parser.add_argument(
-        "--server", help="gRPC address of a running gateway; unset starts one for this command"
-    )
+    add_server_flag(parser)
     parser.add_argument(
         "--batch-size", "--concurrency", type=_positive, default=16, help="files in flight at the same time"
     )
