@@ -105,7 +105,12 @@ def parse(arguments: Sequence[str] | None = None) -> DecoderConfig:
     seconds = _at_least(0, float)
     flag("model", str, "checkpoint directory, or id on the hub")
     flag("hub", str, "where ids are looked up", choices=("hf", "ms"))
-    flag("engine", str, "auto is vllm where it is installed and sees a GPU", choices=ENGINES)
+    flag(
+        "engine",
+        str,
+        "auto is vllm with a GPU of compute capability 8.0 or more, else transformers",
+        choices=ENGINES,
+    )
     flag("device", str, "auto, cpu, cuda, cuda:1 or another torch device")
     flag("dtype", str, "what the engine computes in", choices=get_args(DtypeName))
     flag("listen", str, "host:port or unix:path; wins over --port")

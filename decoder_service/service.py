@@ -118,6 +118,9 @@ def create_engine(name: str, settings: EngineSettings) -> Engine:
 
 
 def _sees_gpu(device: str) -> bool:
+    """A GPU that computes in bfloat16: on older ones vLLM is slow or wrong, where it starts at all."""
     import torch
 
-    return device != "cpu" and torch.cuda.is_available()
+    if device == "cpu" or not torch.cuda.is_available():
+        return False
+    return torch.cuda.get_device_capability(None if device == "auto" else device) >= (8, 0)
