@@ -5,8 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator
 
-import numpy as np
-
 from decoder_service.engines.base import EngineInfo, GenerationRequest, Part, Prompt
 from decoder_service.validation import check_config
 from tandem.decoder.v1 import decoder_pb2 as pb
@@ -38,7 +36,7 @@ async def receive_prompt(
     tensors = await _receive_tensors(slots, messages)
     parts = (_part(part, tensors) for part in config.prompt)
     prompt = Prompt(tuple(part for part in parts if len(part)))
-    return GenerationRequest(config.request_id, prompt, sampling)
+    return GenerationRequest(config.request_id, prompt, sampling, config.final_only)
 
 
 async def _receive_tensors(slots: list[pb.EmbeddingSlot], messages: Messages) -> TensorAssembler:
@@ -63,7 +61,7 @@ def _part(part: pb.PromptPart, tensors: TensorAssembler) -> Part:
     if part.HasField("token_ids"):
         return tuple(part.token_ids.ids)
     name = part.embeddings.name
-    values = tensors.take(name).float32()
-    if not np.isfinite(values).all():
+    values = tensors.take(name)
+    if not values.is_finite():
         raise InvalidRequest.of("chunk.data", f"{name!r} holds values that are not finite")
     return values

@@ -51,11 +51,12 @@ class Progress:
 
     started: float
     received: float = 0.0
-    first_token: float = 0.0
+    first_token: float | None = None
     tokens: int = 0
 
-    def count(self, delta: TokenDelta) -> None:
-        if not self.first_token:
+    def count(self, delta: TokenDelta, *, final_only: bool) -> None:
+        """Tokens came. When the first of them did is unknown if all come together."""
+        if self.first_token is None and not final_only:
             self.first_token = self.elapsed()
         self.tokens += len(delta.token_ids)
 
@@ -65,7 +66,7 @@ class Progress:
     def timing(self) -> pb.GenerateTiming:
         return pb.GenerateTiming(
             receive=duration(self.received),
-            first_token=duration(self.first_token - self.received),
+            first_token=None if self.first_token is None else duration(self.first_token - self.received),
             total=duration(self.elapsed() - self.received),
         )
 
@@ -96,7 +97,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             progress.received = progress.elapsed()
             async with aclosing(served.engine.generate(request)) as deltas:
                 async for delta in deltas:
-                    progress.count(delta)
+                    progress.count(delta, final_only=request.final_only)
                     self.rate.add(len(delta.token_ids))
                     if delta.token_ids or delta.finish:
                         yield _response(request, delta, progress)

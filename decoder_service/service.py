@@ -22,6 +22,7 @@ from tandem.checkpoint import resolve_checkpoint
 from tandem.decoder.v1 import decoder_pb2, decoder_pb2_grpc
 from tandem.rpc.metrics import endpoint
 from tandem.rpc.server import ServerConfig, TierServer, run
+from tandem.rpc.tensors import WireTensor
 
 log = logging.getLogger("decoder")
 
@@ -96,7 +97,7 @@ class DecoderTier:
 
 async def warm_up(engine: Engine) -> None:
     """The first request loads kernels and fills pools, seconds with vLLM: paid before readiness."""
-    embeddings = np.zeros((8, engine.info.hidden_size), np.float32)
+    embeddings = WireTensor.of(np.zeros((8, engine.info.hidden_size), np.float32))
     request = GenerationRequest(
         "warm-up", Prompt(((0,), embeddings, (0,))), Sampling(max_tokens=2, ignore_eos=True)
     )

@@ -28,12 +28,14 @@ _GAUGES = {
 }
 
 
-def observe_request(prompt_tokens: int, tokens: int, receive: float, first: float, total: float) -> None:
-    """Count a request that has ended well. Seconds from its start to each milestone."""
+def observe_request(
+    prompt_tokens: int, tokens: int, receive: float, first: float | None, total: float
+) -> None:
+    """Count a request that has ended well. Seconds from its start to each milestone, where it is known."""
     _PROMPT.inc(prompt_tokens)
     _TOKENS.inc(tokens)
     _STAGES.labels("receive").observe(receive)
-    if tokens:
+    if tokens and first is not None:
         _STAGES.labels("first_token").observe(first - receive)
     _STAGES.labels("generate").observe(total - receive)
 

@@ -35,6 +35,7 @@ class DecodeRequest:
     suffix_token_ids: tuple[int, ...]
     sampling: pb.SamplingParams
     model_hash: str
+    final_only: bool = False
 
     def messages(self) -> list[pb.GenerateRequest]:
         """The request stream of Generate."""
@@ -48,6 +49,7 @@ class DecodeRequest:
             ],
             sampling=self.sampling,
             expected_model_hash=self.model_hash,
+            final_only=self.final_only,
         )
         pieces = (pb.GenerateRequest(chunk=chunk) for chunk in chunks(_AUDIO, self.embeds))
         return [pb.GenerateRequest(config=config), *pieces]

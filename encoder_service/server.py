@@ -148,6 +148,7 @@ async def _decode(
         suffix_token_ids=tuple(config.suffix_token_ids),
         sampling=config.sampling,
         model_hash=model_hash,
+        final_only=config.final_only,
     )
     started = time.perf_counter()
     decode_timing = decoder_pb2.GenerateTiming()

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from tandem.errors import Unavailable
+from tandem.rpc.tensors import WireTensor
 
-FloatArray = npt.NDArray[np.float32]
 TokenIds = tuple[int, ...]
-Part = TokenIds | FloatArray
-"""A run of the prompt: vocabulary ids, or embeddings [n, hidden_size]."""
+Part = TokenIds | WireTensor
+"""A run of the prompt: vocabulary ids, or embeddings [n, hidden_size] in the float type they came in."""
 
 
 class EngineDead(Unavailable):
@@ -56,16 +54,6 @@ class Prompt:
             mask += [isinstance(part, tuple)] * len(part)
         return mask
 
-    def rows(self, hidden_size: int) -> FloatArray:
-        """[len(prompt), hidden_size]: the embeddings in place, zeros where the position holds an id."""
-        rows = np.zeros((len(self), hidden_size), np.float32)
-        begin = 0
-        for part in self.parts:
-            if not isinstance(part, tuple):
-                rows[begin : begin + len(part)] = part
-            begin += len(part)
-        return rows
-
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -89,6 +77,8 @@ class GenerationRequest:
     request_id: str
     prompt: Prompt
     sampling: Sampling
+    final_only: bool = False
+    """Nobody reads tokens before the last one: one delta with all of them is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +128,9 @@ class Engine(Protocol):
         """Load the model without blocking the event loop. Raises when it cannot."""
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenDelta, None]:
-        """Stream one request's tokens. Closing the generator frees what the engine holds for it.
+        """Stream one request's tokens, or give one delta where `final_only` asks for it.
+
+        Closing the generator frees what the engine holds for the request.
 
         The caller has checked the request against `info`. Raises EngineDead.
         """
@@ -149,3 +141,16 @@ class Engine(Protocol):
         """Return only when the engine has died, with the reason."""
 
     async def close(self) -> None: ...
+
+
+async def joined(deltas: AsyncGenerator[TokenDelta, None]) -> TokenDelta:
+    """One delta of all that a request gives; raises what the generator raises."""
+    tokens: list[int] = []
+    log_probs: list[float] = []
+    finish: FinishReason | None = None
+    async with aclosing(deltas) as stream:
+        async for delta in stream:
+            tokens += delta.token_ids
+            log_probs += delta.log_probs
+            finish = delta.finish
+    return TokenDelta(tuple(tokens), tuple(log_probs), finish)

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from decoder_service.engines.base import GenerationRequest, TokenDelta
 from decoder_service.engines.batch import Batch, Row, left_padded_mask
 from decoder_service.engines.model_facts import ModelFacts
+from decoder_service.engines.prompt_rows import prompt_rows
 from decoder_service.engines.sampling import Chooser, choose_tokens, log_probs_of
 from decoder_service.engines.settings import TORCH_NAMES, DtypeName, EngineSettings
 
@@ -79,7 +80,7 @@ class Runner:
             prompt = request.prompt
             ids = torch.tensor(prompt.token_ids(), device=self.device)
             is_token = torch.tensor(prompt.is_token(), device=self.device)[:, None]
-            given = torch.from_numpy(prompt.rows(self.facts.hidden_size)).to(self.device, self.dtype)
+            given = prompt_rows(prompt, self.facts.hidden_size, self.dtype).to(self.device)
             batch[row, width - len(prompt) :] = torch.where(is_token, self._embed(ids), given)
         return batch
 

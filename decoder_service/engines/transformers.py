@@ -7,12 +7,19 @@ import logging
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 import transformers
 
-from decoder_service.engines.base import EngineDead, EngineInfo, EngineLoad, GenerationRequest, TokenDelta
+from decoder_service.engines.base import (
+    EngineDead,
+    EngineInfo,
+    EngineLoad,
+    GenerationRequest,
+    TokenDelta,
+    joined,
+)
 from decoder_service.engines.batch import Batch
 from decoder_service.engines.model_facts import read_model_facts
 from decoder_service.engines.runner import Runner
@@ -72,6 +79,14 @@ class TransformersEngine:
         return runner
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenDelta, None]:
+        if request.final_only:
+            yield await joined(self._deltas(request))
+            return
+        async with aclosing(self._deltas(request)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def _deltas(self, request: GenerationRequest) -> AsyncGenerator[TokenDelta, None]:
         self._check_alive()
         ticket = Ticket(request)
         with self._wake:

@@ -21,6 +21,7 @@ from decoder_service.engines.base import (
     TokenDelta,
 )
 from decoder_service.engines.model_facts import ModelFacts, read_model_facts
+from decoder_service.engines.prompt_rows import prompt_rows
 from decoder_service.engines.settings import TORCH_NAMES, EngineSettings
 from decoder_service.engines.vllm_stats import StatLogger
 
@@ -113,11 +114,8 @@ class VllmEngine:
         return frozenset() if sampling.ignore_eos else self._info.eos_token_ids | sampling.stop_token_ids
 
     def _prompt(self, prompt: Prompt) -> dict[str, Any]:
-        import torch
-
-        rows = torch.from_numpy(prompt.rows(self._info.hidden_size)).to(self._dtype)
         return {
-            "prompt_embeds": rows,
+            "prompt_embeds": prompt_rows(prompt, self._info.hidden_size, self._dtype),
             "prompt_token_ids": prompt.token_ids(),
             "prompt_is_token_ids": prompt.is_token(),
         }
@@ -138,7 +136,7 @@ class VllmEngine:
             ignore_eos=sampling.ignore_eos,
             logprobs=0 if self._settings.log_probs else None,
             detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
+            output_kind=RequestOutputKind.FINAL_ONLY if request.final_only else RequestOutputKind.DELTA,
         )
 
     def load(self) -> EngineLoad:

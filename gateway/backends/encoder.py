@@ -249,6 +249,7 @@ async def _messages(request: SegmentRequest, ctc: bool) -> AsyncIterator[pb.Tran
             suffix_token_ids=request.prompt.suffix_token_ids,
             sampling=decoder_pb2.SamplingParams(max_tokens=request.max_tokens),
             speaker_embeds=request.speakers,
+            final_only=True,
         )
     )
     for message in _audio(request.samples):

@@ -57,9 +57,20 @@ class WireTensor:
     def bfloat16(cls, bits: npt.NDArray[np.uint16]) -> WireTensor:
         return cls(np.asarray(bits, order="C"), pb.DATA_TYPE_BFLOAT16)
 
+    def __len__(self) -> int:
+        """Of the first dimension."""
+        return len(self.array)
+
     @property
     def spec(self) -> pb.TensorSpec:
         return pb.TensorSpec(dtype=self.dtype, shape=self.array.shape)
+
+    def is_finite(self) -> bool:
+        """Whether no value is infinite or not a number."""
+        if self.dtype == pb.DATA_TYPE_BFLOAT16:
+            # All ones in the exponent, whatever the sign and the fraction.
+            return not np.any(np.bitwise_and(self.array.view(np.uint16), 0x7F80) == 0x7F80)
+        return bool(np.isfinite(self.array).all())
 
     def float32(self) -> npt.NDArray[np.float32]:
         """The values as float32, whatever float type they travelled in."""
@@ -102,7 +113,8 @@ class TensorAssembler:
         self._max_bytes = max_bytes
         self._total = 0
         self._specs: dict[str, pb.TensorSpec] = {}
-        self._buffers: dict[str, bytearray] = {}
+        self._pieces: dict[str, list[bytes]] = {}
+        self._sizes: dict[str, int] = {}
 
     def add(self, chunk: pb.TensorChunk) -> None:
         name = chunk.name
@@ -110,14 +122,13 @@ class TensorAssembler:
             self._begin(name, chunk.spec)
         if name not in self._specs:
             raise InvalidRequest.of("chunk.spec", f"first chunk of tensor {name!r} has no spec")
-        buffer, data = self._buffers[name], chunk.data
-        if chunk.offset != len(buffer):
-            raise InvalidRequest.of(
-                "chunk.offset", f"tensor {name!r}: expected {len(buffer)}, got {chunk.offset}"
-            )
-        if len(buffer) + len(data) > byte_size(self._specs[name]):
+        size, data = self._sizes[name], chunk.data
+        if chunk.offset != size:
+            raise InvalidRequest.of("chunk.offset", f"tensor {name!r}: expected {size}, got {chunk.offset}")
+        if size + len(data) > byte_size(self._specs[name]):
             raise InvalidRequest.of("chunk.data", f"tensor {name!r} has more bytes than its spec")
-        buffer += data
+        self._pieces[name].append(data)
+        self._sizes[name] += len(data)
 
     def _begin(self, name: str, spec: pb.TensorSpec) -> None:
         if name in self._specs:
@@ -127,7 +138,7 @@ class TensorAssembler:
         if self._total > self._max_bytes:
             raise LimitExceeded(f"tensors of {self._total} bytes exceed the limit of {self._max_bytes} bytes")
         self._specs[name] = spec
-        self._buffers[name] = bytearray()
+        self._pieces[name], self._sizes[name] = [], 0
 
     def names(self) -> list[str]:
         return list(self._specs)
@@ -136,7 +147,7 @@ class TensorAssembler:
         """The complete tensor; InvalidRequest when it is unknown or bytes are missing."""
         if name not in self._specs:
             raise InvalidRequest.of("chunk.name", f"tensor {name!r} never arrived")
-        spec, data = self._specs.pop(name), bytes(self._buffers.pop(name))
+        spec, data = self._specs.pop(name), b"".join(self._pieces.pop(name))
         return _view(spec, data, f"tensor {name!r}")
 
 

@@ -124,6 +124,17 @@ def test_timing_adds_up(decoder: RunningDecoder) -> None:
     assert 0 < first <= total <= elapsed
 
 
+def test_final_only_gives_the_same_tokens_in_one_message(decoder: RunningDecoder) -> None:
+    case, sampling = cases()[CASE], pb.SamplingParams(max_tokens=24)
+    requests = messages(case.parts, sampling=sampling, final_only=True)
+    (answer,) = decoder.stub.Generate(iter(requests), timeout=60)
+    streamed = generate(decoder.stub, case.parts)
+    assert list(answer.token_ids) == streamed.token_ids
+    assert answer.result.completion_tokens == len(answer.token_ids) == streamed.result.completion_tokens
+    assert answer.result.finish_reason == streamed.result.finish_reason
+    assert not answer.result.timing.HasField("first_token")
+
+
 def embeds(*shape: int) -> np.ndarray[Any, Any]:
     return np.zeros(shape, np.float32)
 

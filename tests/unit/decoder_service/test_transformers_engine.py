@@ -24,6 +24,7 @@ from decoder_service.engines.runner import MAX_PREFILL_POSITIONS
 from decoder_service.engines.settings import EngineSettings
 from decoder_service.engines.transformers import TransformersEngine
 from decoder_service.weights import language_model
+from tandem.rpc.tensors import WireTensor
 from tests.support.decoding import cases
 from tests.support.services import NANO
 
@@ -42,7 +43,9 @@ async def engine() -> AsyncIterator[TransformersEngine]:
 def request(index: int = 0, **sampling: Any) -> GenerationRequest:
     case = CASES[index]
     sampling = {"max_tokens": 24, "ignore_eos": True} | sampling
-    return GenerationRequest("test", Prompt((case.prefix, case.audio, case.suffix)), Sampling(**sampling))
+    return GenerationRequest(
+        "test", Prompt((case.prefix, WireTensor.of(case.audio), case.suffix)), Sampling(**sampling)
+    )
 
 
 async def run(engine: TransformersEngine, wanted: GenerationRequest) -> list[TokenDelta]:
