@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.audio.decode import decode
-from gateway.audio.types import SAMPLE_RATE, FloatArray
+from gateway.audio.types import SAMPLE_RATE, FloatArray, to_float
 from gateway.vad.fbank import fbank
 from gateway.vad.fsmn import FsmnVad
 from gateway.vad.segmenter import VadStream, segment
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     data, model = args.file.read_bytes(), FsmnVad(args.vad_model)
-    samples = decode(data).channel()
+    samples = to_float(decode(data).channel())
     seconds = len(samples) / SAMPLE_RATE
     stages: dict[str, Callable[[], object]] = {
         "decode": lambda: decode(data),

@@ -75,7 +75,9 @@ class SampleBuffer:
                 "audio", f"{count} samples arrived, {self.audio.num_samples} were announced"
             )
         if self.audio.format == pb.SAMPLE_FORMAT_S16LE:
-            return np.frombuffer(self._data, "<i2").astype(np.float32) / np.float32(32768)
+            pcm = np.frombuffer(self._data, "<i2")
+            scaled: npt.NDArray[np.float32] = np.multiply(pcm, np.float32(1 / 32768), dtype=np.float32)
+            return scaled
         return np.frombuffer(self._data, "<f4").astype(np.float32)
 
 

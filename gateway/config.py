@@ -25,7 +25,7 @@ class GatewayConfig:
     vad_model: Path = DEFAULT_VAD
     max_audio_bytes: int = 512 * 1024 * 1024
     max_audio_duration: float = 4 * 3600.0
-    audio_workers: int = 2
+    audio_workers: int = 0
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
     metrics_port: int = 0
@@ -90,7 +90,7 @@ def parse(arguments: Sequence[str] | None = None) -> GatewayConfig:
     flags.add("vad-model", Path, "directory of FSMN-VAD: model.onnx and am.mvn")
     flags.add("max-audio-bytes", int, "largest recording accepted")
     flags.add("max-audio-duration", float, "longest recording accepted, seconds")
-    flags.add("audio-workers", int, "processes that decode audio")
+    flags.add("audio-workers", int, "processes that decode recordings and find their speech; 0 is one a core")
     flags.add("drain-seconds", float, "time for running calls after SIGTERM")
     flags.add("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")
     flags.add("metrics-port", int, "port of Prometheus metrics; 0 turns them off")

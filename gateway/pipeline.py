@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.assemble import Heard, build_segment
-from gateway.audio.types import SAMPLE_RATE
-from gateway.backends.encoder import Encoder, Samples, SegmentRequest, SegmentResult
+from gateway.audio.types import SAMPLE_RATE, Samples
+from gateway.backends.encoder import Encoder, SegmentRequest, SegmentResult
 from gateway.model import ServedModel
 from gateway.prepare import Prepared, Preparer, Span
 from gateway.speakers.offline import name_speakers
@@ -113,11 +113,11 @@ class Recognizer:
         return transcript
 
     async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None:
-        """What the CTC branch alone hears in float32 samples [n]; no language model involved."""
+        """What the CTC branch alone hears in samples [n]; no language model involved."""
         return await self._encoder.ctc(samples, request_id, timeout)
 
     async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings:
-        """Speaker embeddings of windows of float32 samples [n]; no recognizer involved."""
+        """Speaker embeddings of windows of samples [n]; no recognizer involved."""
         return await self._encoder.voices(samples, request_id, timeout)
 
     async def _transcribe_all(

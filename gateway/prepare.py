@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import time
@@ -11,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.audio.pool import AudioPool
-from gateway.audio.types import SAMPLE_RATE, DecodeLimits, DecodeOptions
-from gateway.backends.encoder import Samples
+from gateway.audio.types import SAMPLE_RATE, DecodeLimits, DecodeOptions, Samples
 from gateway.config import GatewayConfig
-from gateway.vad.fsmn import FsmnVad
-from gateway.vad.segmenter import VadOptions, segment
+from gateway.vad.detector import DetectorConfig
+from gateway.vad.fsmn import check_vad_model
+from gateway.vad.segmenter import VadOptions, offline_config
+from tandem.cores import available_cores
 from tandem.errors import InvalidRequest
 from tandem.results import RecognizeOptions
 
@@ -33,7 +33,7 @@ class Span:
 class Prepared:
     """Samples at 16 kHz, the spans to transcribe in order of time, and the seconds each step took.
 
-    channels: float32 [n] each; one, the mix, unless channels were asked for apart.
+    channels: [n] each; one, the mix, unless channels were asked for apart.
     """
 
     channels: tuple[Samples, ...]
@@ -52,11 +52,10 @@ class Prepared:
 
 
 class Preparer:
-    """Decodes recordings in worker processes and segments them in a thread."""
+    """Decodes recordings and segments them, in worker processes."""
 
-    def __init__(self, pool: AudioPool, vad: FsmnVad) -> None:
+    def __init__(self, pool: AudioPool) -> None:
         self._pool = pool
-        self._vad = vad
 
     async def prepare(self, audio: bytes | Path, options: RecognizeOptions, max_segment: float) -> Prepared:
         """Raises InvalidAudio, LimitExceeded, Overloaded. `max_segment` is the model's limit in seconds.
@@ -64,37 +63,33 @@ class Preparer:
         `audio` is a recording's bytes or its file.
         """
         started = time.perf_counter()
-        decoded = await self._pool.decode(audio, DecodeOptions(mix=not options.separate_channels))
+        separate = options.separate_channels
+        vad = vad_config(options, max_segment) if options.vad else None
+        decoded = await self._pool.decode(audio, DecodeOptions(mix=not separate), vad)
         channels = tuple(decoded.channel(index) for index in range(decoded.num_channels))
-        decode_seconds = time.perf_counter() - started
-        started = time.perf_counter()
-        tags = range(1, len(channels) + 1) if options.separate_channels else (0,)
-        spans: list[Span] = []
-        for tag, samples in zip(tags, channels, strict=True):
-            spans += await self._spans(samples, tag, options, max_segment)
+        speech = decoded.speech if vad else [((0, len(samples)),) for samples in channels]
+        spans = [
+            Span(start, end, index + 1 if separate else 0)
+            for index, stretches in enumerate(speech)
+            for start, end in stretches
+        ]
         spans.sort(key=lambda span: (span.start, span.channel))
-        return Prepared(channels, tuple(spans), decode_seconds, time.perf_counter() - started)
-
-    async def _spans(
-        self, samples: Samples, channel: int, options: RecognizeOptions, max_segment: float
-    ) -> list[Span]:
-        if not options.vad:
-            return [Span(0, len(samples), channel)]
-        found = await asyncio.to_thread(segment, self._vad, samples, vad_options(options, max_segment))
-        parts = (part.samples(SAMPLE_RATE) for part in found)
-        return [Span(part.start, min(part.stop, len(samples)), channel) for part in parts]
+        elapsed = time.perf_counter() - started
+        return Prepared(channels, tuple(spans), elapsed - decoded.vad_seconds, decoded.vad_seconds)
 
 
-def vad_options(options: RecognizeOptions, max_segment: float) -> VadOptions:
+def vad_config(options: RecognizeOptions, max_segment: float) -> DetectorConfig:
     """What the detector needs of a request; segments never exceed the model's limit."""
     longest = min(max_segment, options.max_segment or max_segment)
     schedule = [(step.max_speech * 1000, step.silence * 1000) for step in options.silence_schedule]
     try:
-        return VadOptions(
-            dynamic_silence=options.dynamic_silence,
-            silence_schedule=schedule or None,
-            fixed_silence_ms=options.fixed_silence * 1000,
-            max_segment_ms=math.floor(longest * 1000),
+        return offline_config(
+            VadOptions(
+                dynamic_silence=options.dynamic_silence,
+                silence_schedule=schedule or None,
+                fixed_silence_ms=options.fixed_silence * 1000,
+                max_segment_ms=math.floor(longest * 1000),
+            )
         )
     except ValueError as error:
         raise InvalidRequest.of("config.endpoint", str(error)) from error
@@ -104,6 +99,7 @@ def vad_options(options: RecognizeOptions, max_segment: float) -> VadOptions:
 async def make_preparer(config: GatewayConfig) -> AsyncIterator[Preparer]:
     """A preparer with its worker processes; they end on leaving."""
     limits = DecodeLimits(max_bytes=config.max_audio_bytes, max_seconds=config.max_audio_duration)
-    vad = await asyncio.to_thread(FsmnVad, config.vad_model)
-    async with AudioPool(config.audio_workers, limits) as pool:
-        yield Preparer(pool, vad)
+    check_vad_model(config.vad_model)
+    workers = config.audio_workers or available_cores()
+    async with AudioPool(workers, limits, vad_model=config.vad_model) as pool:
+        yield Preparer(pool)

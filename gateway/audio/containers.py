@@ -6,6 +6,7 @@ Imported for such a recording only: a gateway whose clients send 16 kHz WAV and 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
 import av
@@ -16,7 +17,15 @@ from av.container import InputContainer
 
 from gateway.audio.decoding import Decoding
 from gateway.audio.errors import UndecodableAudio
-from gateway.audio.types import SAMPLE_RATE, AudioInfo, DecodeLimits, DecodeOptions, FloatArray, RawFormat
+from gateway.audio.types import (
+    SAMPLE_RATE,
+    AudioInfo,
+    DecodeLimits,
+    DecodeOptions,
+    RawFormat,
+    Samples,
+    to_float,
+)
 
 # No playlist or concatenation formats: those name other files and addresses.
 _FORMATS = "wav,w64,mp3,flac,ogg,mov,matroska,aac,amr,au,aiff,caf"
@@ -39,7 +48,7 @@ class ContainerDecoding(Decoding):
         super().__init__(file, options, limits)
         self._damaged = 0
 
-    def _blocks(self) -> Iterator[FloatArray]:
+    def _blocks(self) -> Iterator[Samples]:
         try:
             with _open(self._file, self._options.raw) as container:
                 if not container.streams.audio:
@@ -49,7 +58,13 @@ class ContainerDecoding(Decoding):
                     raise UndecodableAudio("the audio codec is not supported")
                 stream.codec_context.thread_count = 1
                 name = container.format.name.split(",")[0]
-                self.info = AudioInfo(name, stream.codec_context.name, stream.rate or 0, stream.channels)
+                self.info = AudioInfo(
+                    name,
+                    stream.codec_context.name,
+                    stream.rate or 0,
+                    stream.channels,
+                    fine=_is_fine(stream.codec_context.name, stream.format.name),
+                )
                 yield from self._resampled(self._frames(container, stream))
         except av.error.FFmpegError as error:
             raise UndecodableAudio(f"the audio cannot be decoded: {_reason(error)}") from error
@@ -86,7 +101,7 @@ class ContainerDecoding(Decoding):
                 return
             yield packet
 
-    def _resampled(self, frames: Iterator[AudioFrame]) -> Iterator[FloatArray]:
+    def _resampled(self, frames: Iterator[AudioFrame]) -> Iterator[Samples]:
         shape: tuple[str, str, int] | None = None
         resampler: av.AudioResampler | None = None
         channels = 0
@@ -108,9 +123,9 @@ class ContainerDecoding(Decoding):
         if resampler is not None:
             yield from self._arrays(resampler.resample(None))
 
-    def _arrays(self, frames: list[AudioFrame]) -> Iterator[FloatArray]:
+    def _arrays(self, frames: list[AudioFrame]) -> Iterator[Samples]:
         for frame in frames:
-            block = self._mixed(np.asarray(frame.to_ndarray().T, dtype=np.float32))
+            block = to_float(self._mixed(np.asarray(frame.to_ndarray().T, dtype=np.float32)))
             # Float recordings may hold anything; the networks must not see it.
             if not np.isfinite(block).all():
                 block = np.nan_to_num(block, nan=0.0, posinf=1.0, neginf=-1.0)
@@ -118,8 +133,12 @@ class ContainerDecoding(Decoding):
 
     def _note_damage(self) -> None:
         self._damaged += 1
-        old = self.info
-        self.info = AudioInfo(old.container, old.codec, old.sample_rate, old.channels, self._damaged)
+        self.info = replace(self.info, damaged_packets=self._damaged)
+
+
+def _is_fine(codec: str, sample_format: str) -> bool:
+    """Whether samples are lossless and wider than 16 bits; what lossy codecs decode to is no wider."""
+    return codec.startswith(("pcm_", "flac", "alac")) and sample_format[:3] in ("s32", "flt", "dbl")
 
 
 def _open(file: BinaryIO, raw: RawFormat | None) -> InputContainer:

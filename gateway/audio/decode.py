@@ -1,4 +1,4 @@
-"""Decodes one recording, block by block, to 16 kHz float32 with every limit checked on the way.
+"""Decodes one recording, block by block, to 16 kHz with every limit checked on the way.
 
 Runs inside worker processes: a decoder of foreign bytes must not share memory or fate with the server.
 """
@@ -19,7 +19,8 @@ from gateway.audio.types import (
     DecodedAudio,
     DecodeLimits,
     DecodeOptions,
-    FloatArray,
+    Samples,
+    to_float,
 )
 from gateway.audio.wav import PcmWav, find_pcm16
 
@@ -33,7 +34,7 @@ class WavDecoding(Decoding):
         super().__init__(file, options, limits)
         self._wav = wav
 
-    def _blocks(self) -> Iterator[FloatArray]:
+    def _blocks(self) -> Iterator[Samples]:
         wav = self._wav
         self._check_channels(wav.channels)
         self.info = AudioInfo("wav", "pcm_s16le", SAMPLE_RATE, wav.channels)
@@ -43,7 +44,7 @@ class WavDecoding(Decoding):
             data = self._file.read(frames * wav.channels * 2)
             pcm = np.frombuffer(data, dtype="<i2").reshape(-1, wav.channels)
             self._count_source(pcm.size)
-            yield self._mixed(pcm.astype(np.float32) / np.float32(32768.0))
+            yield self._mixed(pcm)
 
 
 def open_recording(file: BinaryIO, options: DecodeOptions, limits: DecodeLimits) -> Decoding:
@@ -65,7 +66,7 @@ def open_recording(file: BinaryIO, options: DecodeOptions, limits: DecodeLimits)
 def decode(
     data: bytes, options: DecodeOptions | None = None, limits: DecodeLimits | None = None
 ) -> DecodedAudio:
-    """Decodes a recording in this process, into memory. Servers use AudioPool instead."""
+    """Decodes a recording in this process, into memory as float32. Servers use AudioPool instead."""
     decoding = open_recording(io.BytesIO(data), options or DecodeOptions(), limits or DecodeLimits())
-    blocks = list(decoding)
+    blocks = [to_float(block) for block in decoding]
     return DecodedAudio(np.concatenate(blocks), decoding.info)

@@ -10,11 +10,19 @@ from typing import BinaryIO
 import numpy as np
 
 from gateway.audio.errors import AudioTooLarge, AudioTooLong, DecodingTooSlow, EmptyAudio
-from gateway.audio.types import SAMPLE_RATE, AudioInfo, DecodeLimits, DecodeOptions, FloatArray
+from gateway.audio.types import (
+    SAMPLE_RATE,
+    AudioInfo,
+    DecodeLimits,
+    DecodeOptions,
+    FloatArray,
+    Samples,
+    to_float,
+)
 
 
 class Decoding(ABC):
-    """Iterates over one recording's samples in blocks, float32 [n, channels] at 16 kHz.
+    """Iterates over one recording's samples in blocks [n, channels] at 16 kHz.
 
     `info` is complete once the iteration has ended. Raises AudioError subclasses.
     """
@@ -28,7 +36,7 @@ class Decoding(ABC):
         self._source_samples = 0
         self.info = AudioInfo("", "", 0, 0)
 
-    def __iter__(self) -> Iterator[FloatArray]:
+    def __iter__(self) -> Iterator[Samples]:
         for block in self._blocks():
             self._count_out(len(block))
             if len(block):
@@ -37,13 +45,13 @@ class Decoding(ABC):
             raise EmptyAudio("the recording has no samples")
 
     @abstractmethod
-    def _blocks(self) -> Iterator[FloatArray]:
+    def _blocks(self) -> Iterator[Samples]:
         """The samples, the file being at its start."""
 
-    def _mixed(self, block: FloatArray) -> FloatArray:
+    def _mixed(self, block: Samples) -> Samples:
         if not self._options.mix or block.shape[1] == 1:
             return block
-        mean: FloatArray = np.mean(block, axis=1, keepdims=True, dtype=np.float32)
+        mean: FloatArray = np.mean(to_float(block), axis=1, keepdims=True, dtype=np.float32)
         return mean
 
     def _check_channels(self, channels: int) -> None:

@@ -1,7 +1,7 @@
 """Decodes recordings in worker processes, so that nothing a client sends can block or crash the server.
 
-Samples come back through a file that is mapped and unlinked at once: memory stays bounded by the
-page cache whatever the length, and nothing is left behind when a process dies.
+Speech is looked for there as well. Samples come back through a file that is mapped and unlinked at once:
+memory stays bounded by the page cache whatever the length, and nothing is left behind when a process dies.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import numpy as np
 
 from gateway.audio.errors import AudioError, AudioLimitError, AudioTooLarge, DecodingTooSlow
 from gateway.audio.types import DecodedAudio, DecodeLimits, DecodeOptions
-from gateway.audio.worker import DecodeJob, DecodeReport, run_job, start_worker
+from gateway.audio.worker import DecodeJob, DecodeReport, load_vad, run_job, start_worker
+from gateway.vad.detector import DetectorConfig
 from tandem.errors import InvalidAudio, LimitExceeded, Overloaded, TandemError
 
 # Smaller recordings travel to the worker in the job itself.
@@ -44,10 +45,12 @@ def as_tandem_error(error: AudioError) -> TandemError:
 class _Worker:
     """One process with its own executor, so that a crash fails one recording and no other."""
 
-    def __init__(self, max_memory_bytes: int) -> None:
+    def __init__(self, max_memory_bytes: int, vad_model: Path | None) -> None:
         context = multiprocessing.get_context("spawn")
         self._executor = ProcessPoolExecutor(max_workers=1, mp_context=context)
         self._pid: Future[int] = self._executor.submit(start_worker, max_memory_bytes)
+        if vad_model is not None:
+            self._executor.submit(load_vad, vad_model)
 
     def submit(self, job: DecodeJob) -> asyncio.Future[DecodeReport]:
         """Starts a job; raises BrokenProcessPool when the process is dead already."""
@@ -77,7 +80,8 @@ class AudioPool:
     workers: recordings decoded at a time. max_waiting: recordings that may wait beyond those; more
     are refused with Overloaded before any work. grace_seconds: how much longer than
     limits.max_decode_seconds a worker may take before it is killed. spool_dir: where samples lie
-    while they are used (4 bytes each); the system's temporary directory by default.
+    while they are used (2 bytes each, 4 where the recording is finer); the system's temporary directory
+    by default. vad_model: directory of the network that finds speech, without which none may be asked for.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class AudioPool:
         grace_seconds: float = 5.0,
         spool_dir: Path | None = None,
         max_worker_memory_bytes: int = 4 << 30,
+        vad_model: Path | None = None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers {workers} is less than 1")
@@ -98,6 +103,7 @@ class AudioPool:
         self._max_jobs = workers + max_waiting
         self._spool_dir = spool_dir
         self._max_worker_memory_bytes = max_worker_memory_bytes
+        self._vad_model = vad_model
         self._workers: set[_Worker] = set()
         self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
         self._jobs = 0
@@ -128,8 +134,13 @@ class AudioPool:
         """Process ids of the started workers."""
         return [worker.pid for worker in self._workers if worker.pid is not None]
 
-    async def decode(self, audio: bytes | Path, options: DecodeOptions | None = None) -> DecodedAudio:
-        """Decodes a recording, given as its bytes or as a local file.
+    async def decode(
+        self,
+        audio: bytes | Path,
+        options: DecodeOptions | None = None,
+        vad: DetectorConfig | None = None,
+    ) -> DecodedAudio:
+        """Decodes a recording, given as its bytes or as a local file; with `vad`, finds its speech.
 
         Raises InvalidAudio, LimitExceeded and Overloaded. Cancelling is safe at any time.
         """
@@ -137,13 +148,15 @@ class AudioPool:
             raise Overloaded("too many recordings wait to be decoded", retry_after=_RETRY_AFTER_SECONDS)
         self._jobs += 1
         try:
-            return await self._decode(audio, options or DecodeOptions())
+            return await self._decode(audio, options or DecodeOptions(), vad)
         except AudioError as error:
             raise as_tandem_error(error) from error
         finally:
             self._jobs -= 1
 
-    async def _decode(self, audio: bytes | Path, options: DecodeOptions) -> DecodedAudio:
+    async def _decode(
+        self, audio: bytes | Path, options: DecodeOptions, vad: DetectorConfig | None
+    ) -> DecodedAudio:
         if isinstance(audio, bytes) and len(audio) > self._limits.max_bytes:
             raise AudioTooLarge(f"{len(audio)} bytes exceed the limit of {self._limits.max_bytes}")
         with self._spool_file() as target, contextlib.ExitStack() as stack:
@@ -153,15 +166,15 @@ class AudioPool:
                 await asyncio.to_thread(spooled.write_bytes, audio)
                 source = str(spooled)
             worker = await self._idle.get()
-            job = DecodeJob(source, str(target), options, self._limits)
+            job = DecodeJob(source, str(target), options, self._limits, vad)
             task = asyncio.create_task(self._run(worker, job))
             self._running.add(task)
             task.add_done_callback(self._forget)
             # A caller that goes away leaves the worker busy until the job ends.
             report = await asyncio.shield(task)
             shape = (report.num_frames, report.num_channels)
-            samples = np.asarray(np.memmap(target, dtype=np.float32, mode="r", shape=shape))
-        return DecodedAudio(samples, report.info)
+            samples = np.asarray(np.memmap(target, dtype=report.dtype, mode="r", shape=shape))
+        return DecodedAudio(samples, report.info, report.speech, report.vad_seconds)
 
     async def _run(self, worker: _Worker, job: DecodeJob) -> DecodeReport:
         """Runs a job and gives back an idle worker, whatever happens."""
@@ -193,7 +206,7 @@ class AudioPool:
             task.exception()
 
     def _new_worker(self) -> _Worker:
-        worker = _Worker(self._max_worker_memory_bytes)
+        worker = _Worker(self._max_worker_memory_bytes, self._vad_model)
         self._workers.add(worker)
         return worker
 

@@ -11,6 +11,28 @@ from numpy.typing import NDArray
 SAMPLE_RATE = 16000
 
 FloatArray = NDArray[np.float32]
+PcmArray = NDArray[np.int16]
+Samples = FloatArray | PcmArray
+"""float32 in [-1, 1], or int16 with 32768 as full scale."""
+Stretch = tuple[int, int]
+"""Samples [start, end)."""
+
+
+def to_float(samples: Samples) -> FloatArray:
+    """The samples as float32 in [-1, 1]; exact, and no copy where they are that already."""
+    if samples.dtype == np.int16:
+        scaled: FloatArray = np.multiply(samples, np.float32(1 / 32768), dtype=np.float32)
+        return scaled
+    return samples.astype(np.float32, copy=False)
+
+
+def to_pcm16(samples: Samples) -> PcmArray:
+    """The samples rounded to 16 bits; no copy where they are that already."""
+    if samples.dtype == np.int16:
+        return samples.astype(np.int16, copy=False)
+    rounded = np.rint(samples * np.float32(32768))
+    pcm: PcmArray = np.clip(rounded, -32768, 32767, out=rounded).astype(np.int16)
+    return pcm
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +83,30 @@ class DecodeOptions:
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What a recording was before it was decoded, and how much of it was damaged."""
+    """What a recording was before it was decoded, and how much of it was damaged.
+
+    fine: it is lossless and of more than 16 bits, so that rounding to 16 could lose something.
+    """
 
     container: str
     codec: str
     sample_rate: int
     channels: int
     damaged_packets: int = 0
+    fine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedAudio:
-    """samples: float32 [n, channels] at 16 kHz; one channel when mixed. May be mapped from a file."""
+    """samples: [n, channels] at 16 kHz; one channel when mixed. May be mapped from a file.
 
-    samples: FloatArray
+    speech: of each channel, in order; empty unless it was looked for, which took vad_seconds.
+    """
+
+    samples: Samples
     info: AudioInfo
+    speech: tuple[tuple[Stretch, ...], ...] = ()
+    vad_seconds: float = 0.0
 
     @property
     def num_channels(self) -> int:
@@ -85,6 +116,6 @@ class DecodedAudio:
     def seconds(self) -> float:
         return len(self.samples) / SAMPLE_RATE
 
-    def channel(self, index: int = 0) -> FloatArray:
-        """Samples of one channel, float32 [n]."""
+    def channel(self, index: int = 0) -> Samples:
+        """Samples [n] of one channel."""
         return self.samples[:, index]

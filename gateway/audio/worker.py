@@ -1,4 +1,7 @@
-"""The worker side of AudioPool: one process that decodes one recording at a time into a file."""
+"""The worker side of AudioPool: one process that decodes one recording at a time into a file.
+
+It looks for speech too: both are work of whole cores, which threads of the server would do one by one.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +10,47 @@ import os
 import resource
 import signal
 import threading
+import time
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
+from pathlib import Path
 from typing import BinaryIO
 
 from gateway.audio.decode import open_recording
 from gateway.audio.errors import AudioTooLarge
-from gateway.audio.types import AudioInfo, DecodeLimits, DecodeOptions
+from gateway.audio.types import AudioInfo, DecodeLimits, DecodeOptions, Samples, Stretch, to_pcm16
+from gateway.vad.detector import DetectorConfig
+from gateway.vad.fsmn import FsmnVad
+from gateway.vad.segmenter import Segmenter, SpeechSegment
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeJob:
     """Decode `source` (the bytes themselves, or a path) into the existing file `target`.
 
-    The target receives raw float32, channels interleaved.
+    The target receives raw samples, channels interleaved. Speech is looked for where `vad` says how.
     """
 
     source: bytes | str
     target: str
     options: DecodeOptions
     limits: DecodeLimits
+    vad: DetectorConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeReport:
-    """What a job wrote: num_frames x num_channels samples."""
+    """What a job wrote: num_frames x num_channels samples of a numpy dtype, and speech by channel."""
 
     num_frames: int
     num_channels: int
+    dtype: str
     info: AudioInfo
+    speech: tuple[tuple[Stretch, ...], ...]
+    vad_seconds: float
+
+
+_vad: FsmnVad | None = None
 
 
 def start_worker(max_memory_bytes: int) -> int:
@@ -48,6 +63,12 @@ def start_worker(max_memory_bytes: int) -> int:
     return os.getpid()
 
 
+def load_vad(directory: Path) -> None:
+    """Gets the network ready for jobs that look for speech. Raises VadModelError."""
+    global _vad
+    _vad = FsmnVad(directory)
+
+
 def _exit_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
@@ -55,18 +76,54 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
+class _Speech:
+    """Looks for speech in each channel of one recording, and keeps the time."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        if _vad is None:
+            raise RuntimeError("the pool was made without a VAD model")
+        self._vad, self._config = _vad, config
+        self._channels: list[Segmenter] = []
+        self._found: list[list[SpeechSegment]] = []
+        self._num_frames = 0
+        self.seconds = 0.0
+
+    def push(self, block: Samples) -> None:
+        """Adds a block [n, channels]."""
+        began = time.perf_counter()
+        while len(self._channels) < block.shape[1]:
+            self._channels.append(Segmenter(self._vad, self._config))
+            self._found.append([])
+        for index, segmenter in enumerate(self._channels):
+            self._found[index] += segmenter.push(block[:, index])
+        self._num_frames += len(block)
+        self.seconds += time.perf_counter() - began
+
+    def finish(self) -> tuple[tuple[Stretch, ...], ...]:
+        """The speech of every channel, none of it beyond the last sample."""
+        for segmenter, found in zip(self._channels, self._found, strict=True):
+            found += segmenter.finish()
+        spans = [[part.samples() for part in found] for found in self._found]
+        return tuple(tuple((s.start, min(s.stop, self._num_frames)) for s in found) for found in spans)
+
+
 def run_job(job: DecodeJob) -> DecodeReport:
     """Decodes in this process. Raises AudioError subclasses."""
     try:
         with _source(job.source) as source, open(job.target, "r+b") as target:
             decoding = open_recording(source, job.options, job.limits)
-            frames = channels = 0
+            speech = _Speech(job.vad) if job.vad is not None else None
+            frames, channels, dtype = 0, 0, ""
             for block in decoding:
-                frames, channels = frames + len(block), block.shape[1]
-                target.write(block.tobytes())
+                samples = block if decoding.info.fine else to_pcm16(block)
+                target.write(samples.tobytes())
+                frames, channels, dtype = frames + len(samples), samples.shape[1], samples.dtype.str
+                if speech is not None:
+                    speech.push(samples)
     except MemoryError as error:
         raise AudioTooLarge("decoding needs more memory than allowed") from error
-    return DecodeReport(frames, channels, decoding.info)
+    found, seconds = (speech.finish(), speech.seconds) if speech is not None else ((), 0.0)
+    return DecodeReport(frames, channels, dtype, decoding.info, found, seconds)
 
 
 def _source(source: bytes | str) -> BinaryIO:

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 import numpy as np
-import numpy.typing as npt
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gateway.audio.types import SAMPLE_RATE, Samples, to_pcm16
 from gateway.speakers.types import SegmentEmbeddings
 from gateway.text.posteriors import CtcPosteriors
 from gateway.text.prompt import Prompt, PromptStyle
@@ -26,9 +26,6 @@ from tandem.rpc.durations import seconds
 from tandem.rpc.status import from_rpc_error
 from tandem.rpc.tensors import CHUNK_BYTES, from_message
 from tandem.tensor.v1 import tensor_pb2
-
-Samples = npt.NDArray[np.float32]
-SAMPLE_RATE = 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRequest:
-    """One segment to transcribe: float32 samples [n] at 16 kHz in [-1, 1] and the prompt around them.
+    """One segment to transcribe: samples [n] at 16 kHz and the prompt around them.
 
     `speakers` asks for the voices of its windows too.
     """
@@ -175,7 +172,7 @@ class EncoderBackend:
             call.cancel()
 
     async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None:
-        """CTC posteriors of float32 samples [n], no decoder involved. Raises the tier's own typed error."""
+        """CTC posteriors of samples [n], no decoder involved. Raises the tier's own typed error."""
         call = self._stub.Transcribe(_ctc_messages(samples, request_id), timeout=timeout)
         posteriors = None
         try:
@@ -189,7 +186,7 @@ class EncoderBackend:
         return posteriors
 
     async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings:
-        """Voices of float32 samples [n] alone, times from their start. Raises the tier's own typed error."""
+        """Voices of samples [n] alone, times from their start. Raises the tier's own typed error."""
         call = self._stub.Transcribe(_voice_messages(samples, request_id), timeout=timeout)
         try:
             async for response in call:
@@ -205,32 +202,40 @@ class EncoderBackend:
         await self._channel.close()
 
 
+def _format(samples: Samples) -> pb.AudioConfig:
+    """Samples travel as they are: in most recordings a sample has 16 bits."""
+    pcm = samples.dtype == np.int16
+    kind = pb.SAMPLE_FORMAT_S16LE if pcm else pb.SAMPLE_FORMAT_F32LE
+    return pb.AudioConfig(format=kind, num_samples=len(samples))
+
+
 def _audio(samples: Samples) -> Iterator[pb.TranscribeRequest]:
-    data = np.ascontiguousarray(samples, "<f4").view(np.uint8).data
+    little = samples.dtype.newbyteorder("<")
+    data = np.ascontiguousarray(samples, little).view(np.uint8).data
     for offset in range(0, len(data), CHUNK_BYTES):
         yield pb.TranscribeRequest(audio=bytes(data[offset : offset + CHUNK_BYTES]))
 
 
 async def _ctc_messages(samples: Samples, request_id: str) -> AsyncIterator[pb.TranscribeRequest]:
+    # Live audio came as 16 bits a sample, and is sent several times a second.
+    pcm = to_pcm16(samples)
     yield pb.TranscribeRequest(
         config=pb.TranscribeConfig(
             request_id=request_id,
-            audio=pb.AudioConfig(format=pb.SAMPLE_FORMAT_S16LE, num_samples=len(samples)),
+            audio=_format(pcm),
             ctc=pb.CTC_MODE_COMPACT,
             ctc_only=True,
         )
     )
-    # Live audio came as 16 bits a sample, and is sent several times a second.
-    data = np.rint(samples * 32768).clip(-32768, 32767).astype("<i2").tobytes()
-    for offset in range(0, len(data), CHUNK_BYTES):
-        yield pb.TranscribeRequest(audio=data[offset : offset + CHUNK_BYTES])
+    for message in _audio(pcm):
+        yield message
 
 
 async def _voice_messages(samples: Samples, request_id: str) -> AsyncIterator[pb.TranscribeRequest]:
     yield pb.TranscribeRequest(
         config=pb.TranscribeConfig(
             request_id=request_id,
-            audio=pb.AudioConfig(format=pb.SAMPLE_FORMAT_F32LE, num_samples=len(samples)),
+            audio=_format(samples),
             ctc_only=True,
             speaker_embeds=True,
         )
@@ -243,7 +248,7 @@ async def _messages(request: SegmentRequest, ctc: bool) -> AsyncIterator[pb.Tran
     yield pb.TranscribeRequest(
         config=pb.TranscribeConfig(
             request_id=request.request_id,
-            audio=pb.AudioConfig(format=pb.SAMPLE_FORMAT_F32LE, num_samples=len(request.samples)),
+            audio=_format(request.samples),
             ctc=pb.CTC_MODE_COMPACT if ctc else pb.CTC_MODE_NONE,
             prefix_token_ids=request.prompt.prefix_token_ids,
             suffix_token_ids=request.prompt.suffix_token_ids,

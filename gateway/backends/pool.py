@@ -11,12 +11,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from gateway.audio.types import SAMPLE_RATE, Samples
 from gateway.backends.encoder import (
-    SAMPLE_RATE,
     Encoder,
     EncoderBackend,
     ModelInfo,
-    Samples,
     SegmentRequest,
     SegmentResult,
 )

@@ -58,14 +58,20 @@ def _read_cmvn(path: Path) -> tuple[FloatArray, FloatArray]:
     return rows["<AddShift>"], rows["<Rescale>"]
 
 
+def check_vad_model(directory: Path) -> tuple[Path, Path]:
+    """The files of the network and of its normalisation; VadModelError where one is missing."""
+    model, cmvn = directory / "model.onnx", directory / "am.mvn"
+    missing = [str(path) for path in (model, cmvn) if not path.is_file()]
+    if missing:
+        raise VadModelError(f"VAD weights are missing: {', '.join(missing)}; `make setup` fetches them")
+    return model, cmvn
+
+
 class FsmnVad:
     """The loaded network; safe to share between threads, since all state lives in FsmnStream."""
 
     def __init__(self, directory: Path) -> None:
-        model, cmvn = directory / "model.onnx", directory / "am.mvn"
-        missing = [str(path) for path in (model, cmvn) if not path.is_file()]
-        if missing:
-            raise VadModelError(f"VAD weights are missing: {', '.join(missing)}; `make setup` fetches them")
+        model, cmvn = check_vad_model(directory)
         shift, scale = _read_cmvn(cmvn)
         # (x + shift) * scale as one multiplication and one addition.
         self._scale, self._offset = scale, shift * scale

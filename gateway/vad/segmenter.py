@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.audio.types import to_float
 from gateway.vad.detector import Boundary, DetectorConfig, EndpointDetector, VadEvent
 from gateway.vad.fsmn import FsmnVad
 from gateway.vad.schedule import OFFLINE_SCHEDULE, STREAMING_SCHEDULE, SilenceSchedule
@@ -92,20 +93,34 @@ class VadStream:
         return self.detector.push(self._scores.finish(), last=True)
 
 
+class Segmenter:
+    """Speech of one recording that is read from front to back; memory stays bounded whatever its length."""
+
+    def __init__(self, model: FsmnVad, config: DetectorConfig) -> None:
+        self._stream = VadStream(model, config)
+        self._pairing = _Pairing()
+
+    def push(self, samples: FloatArray | NDArray[np.int16]) -> list[SpeechSegment]:
+        """Adds samples [n] at 16 kHz, float32 in [-1, 1] or int16; the segments that ended in them."""
+        segments: list[SpeechSegment] = []
+        for first in range(0, len(samples), _BLOCK_SAMPLES):
+            block = to_float(samples[first : first + _BLOCK_SAMPLES])
+            segments += self._pairing.segments(self._stream.push(block))
+        return segments
+
+    def finish(self) -> list[SpeechSegment]:
+        """The last segment, if speech goes on to the end. Nothing can be pushed afterwards."""
+        return self._pairing.segments(self._stream.finish())
+
+
+def offline_config(options: VadOptions) -> DetectorConfig:
+    """For whole recordings. Raises ValueError for options that make no sense."""
+    return options.detector(OFFLINE_SCHEDULE)
+
+
 def segment(
     model: FsmnVad, samples: FloatArray | NDArray[np.int16], options: VadOptions | None = None
 ) -> list[SpeechSegment]:
-    """Speech of a whole recording [n] at 16 kHz, in order, not overlapping.
-
-    Samples are float32 in [-1, 1] or int16. Memory stays bounded whatever the length, so they may be
-    mapped from a file.
-    """
-    stream = VadStream(model, (options or VadOptions()).detector(OFFLINE_SCHEDULE))
-    pairing = _Pairing()
-    segments: list[SpeechSegment] = []
-    for first in range(0, len(samples), _BLOCK_SAMPLES):
-        block = samples[first : first + _BLOCK_SAMPLES]
-        if block.dtype == np.int16:
-            block = block.astype(np.float32) / np.float32(32768.0)
-        segments += pairing.segments(stream.push(np.asarray(block, dtype=np.float32)))
-    return segments + pairing.segments(stream.finish())
+    """Speech of a whole recording [n] at 16 kHz, in order, not overlapping."""
+    segmenter = Segmenter(model, offline_config(options or VadOptions()))
+    return segmenter.push(samples) + segmenter.finish()

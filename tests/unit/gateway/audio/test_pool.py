@@ -14,10 +14,13 @@ import pytest
 import pytest_asyncio
 
 from gateway.audio.pool import AudioPool
-from gateway.audio.types import DecodeLimits, DecodeOptions
+from gateway.audio.types import DecodeLimits, DecodeOptions, to_float
+from gateway.vad.fsmn import FsmnVad
+from gateway.vad.segmenter import VadOptions, offline_config, segment
 from tandem.errors import InvalidAudio, LimitExceeded, Overloaded
+from tandem.waves import to_wav
 from tests.support.encode_audio import encode
-from tests.support.recordings import recording, recording_path
+from tests.support.recordings import recording, recording_path, vad_weights
 
 _SPEECH = recording("english_9s.wav")
 _WAV = recording_path("english_9s.wav")
@@ -32,8 +35,8 @@ async def pool(tmp_path: Path) -> AsyncIterator[AudioPool]:
 
 async def test_bytes_and_paths(pool: AudioPool, tmp_path: Path) -> None:
     from_bytes, from_path = await asyncio.gather(pool.decode(_WAV.read_bytes()), pool.decode(_WAV))
-    np.testing.assert_array_equal(from_bytes.channel(), _SPEECH)
-    np.testing.assert_array_equal(from_path.channel(), _SPEECH)
+    np.testing.assert_array_equal(to_float(from_bytes.channel()), _SPEECH)
+    np.testing.assert_array_equal(to_float(from_path.channel()), _SPEECH)
     assert from_path.info.codec == "pcm_s16le"
     assert list(tmp_path.iterdir()) == []
 
@@ -43,7 +46,35 @@ async def test_many_at_once_with_channels(pool: AudioPool) -> None:
     data = encode(stereo, "flac", "flac")
     results = await asyncio.gather(*(pool.decode(data, DecodeOptions(mix=False)) for _ in range(12)))
     assert {result.samples.shape for result in results} == {(len(_SPEECH), 2)}
-    np.testing.assert_array_equal(results[-1].channel(0), _SPEECH)
+    np.testing.assert_array_equal(to_float(results[-1].channel(0)), _SPEECH)
+
+
+async def test_speech_is_that_of_each_channel_by_itself(tmp_path: Path) -> None:
+    dialogue = recording("dialogue_2spk.flac")
+    other = np.roll(dialogue, 16000 * 20)
+    channels = [(channel * 32768).astype(np.int16) for channel in (dialogue, other)]
+    model, config = FsmnVad(vad_weights()), offline_config(VadOptions(max_segment_ms=15_000))
+    async with AudioPool(1, spool_dir=tmp_path, vad_model=vad_weights()) as pool:
+        data = to_wav(np.stack(channels, axis=1), 16000)
+        decoded = await pool.decode(data, DecodeOptions(mix=False), config)
+        without = await pool.decode(data, DecodeOptions(mix=False))
+    expected = [segment(model, pcm, VadOptions(max_segment_ms=15_000)) for pcm in channels]
+    assert [[(start // 16, end // 16) for start, end in found] for found in decoded.speech] == [
+        [(part.start_ms, part.end_ms) for part in found] for found in expected
+    ]
+    assert all(len(found) > 3 for found in expected)
+    assert not without.speech
+
+
+async def test_16_bits_are_kept_as_16_bits_and_finer_recordings_as_they_are(pool: AudioPool) -> None:
+    quiet = _SPEECH * np.float32(1e-3)
+    coarse = await pool.decode(encode(quiet, "wav", "pcm_s16le"))
+    lossy = await pool.decode(encode(_SPEECH, "mp3", "libmp3lame"))
+    assert coarse.samples.dtype == lossy.samples.dtype == np.int16
+    for codec in ("pcm_s24le", "pcm_f32le"):
+        fine = await pool.decode(encode(quiet, "wav", codec))
+        assert fine.samples.dtype == np.float32
+        np.testing.assert_allclose(fine.channel(), quiet, atol=2**-23)
 
 
 async def test_large_recordings_do_not_block_the_loop(pool: AudioPool, tmp_path: Path) -> None:
@@ -54,7 +85,7 @@ async def test_large_recordings_do_not_block_the_loop(pool: AudioPool, tmp_path:
         before = time.perf_counter()
         await asyncio.sleep(0.001)
         longest = max(longest, time.perf_counter() - before)
-    np.testing.assert_array_equal((await task).channel(), _LONG)
+    np.testing.assert_array_equal(to_float((await task).channel()), _LONG)
     assert longest < 0.2
     assert list(tmp_path.iterdir()) == []
 
