@@ -24,6 +24,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks import processor
 from tandem import AutoModelVLLM, Client, RecognizeOptions
 from tandem.launcher import private_stack
 from tandem.local import EngineOptions, resolve
@@ -55,16 +56,8 @@ Costs = dict[Variant, list[Cost]]
 
 
 def cpu_seconds() -> float:
-    """Of this process and every process under it that runs now (Linux)."""
-    ticks, waiting = 0, [os.getpid()]
-    while waiting:
-        folder = Path("/proc") / str(waiting.pop())
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-            for children in folder.glob("task/*/children"):
-                waiting += map(int, children.read_text().split())
-    return ticks / os.sysconf("SC_CLK_TCK")
+    """Of this process and every process under it that runs now."""
+    return processor.seconds([os.getpid(), *processor.below(os.getpid())])
 
 
 @dataclass(slots=True)

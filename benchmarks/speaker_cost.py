@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import random_checkpoint
+from benchmarks import processor, random_checkpoint
 from tandem import RecognizeOptions
 from tandem.client import AsyncClient
 from tandem.launcher import Addresses, Stack, StackConfig
@@ -63,26 +61,17 @@ class Run:
     speakers: int
 
 
-def processor_seconds(processes: Sequence[int]) -> float:
-    """User and system time that these processes have used."""
-    ticks = 0
-    for pid in processes:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
 async def one_pass(client: AsyncClient, stack: Stack, speakers: bool, max_tokens: int, copies: int) -> Run:
     options = RecognizeOptions(speakers=speakers, max_new_tokens=max_tokens or None, details=True)
     pids = [tier.process.pid for tier in stack.tiers]
-    before, begun = processor_seconds(pids), time.perf_counter()
+    before, begun = processor.seconds(pids), time.perf_counter()
     calls = [client.recognize(AUDIO / name, options) for name in RECORDINGS * copies]
     transcripts = await asyncio.gather(*calls)
     labels = {segment.speaker for segment in transcripts[0].segments} - {None}
     return Run(
         sum(transcript.duration for transcript in transcripts),
         time.perf_counter() - begun,
-        processor_seconds(pids) - before,
+        processor.seconds(pids) - before,
         len(labels),
     )
 

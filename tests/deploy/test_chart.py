@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tandem.cli.plan import helm_values
+from tandem.plan import Demand, Target, load_costs, make_plan
+from tandem.plan.cost_file import packaged_names
 from tests.deploy.chart import (
     BARE,
     CHART,
@@ -69,6 +72,29 @@ def test_wrong_values_are_refused_by_the_schema(wrong: dict[str, Any]) -> None:
     done = helm("helm4", "template", "x", str(CHART), values=wrong)
     assert done.returncode != 0
     assert "schema" in done.stderr
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_any_flag_and_variable_of_a_program_can_be_given(tier: str) -> None:
+    variable = {"name": "OMP_NUM_THREADS", "value": "4"}
+    item = container(render({tier: {"extraArgs": ["--log-level=DEBUG"], "env": [variable]}}), tier)
+    assert item["args"][-1] == "--log-level=DEBUG"
+    assert variable in item["env"]
+
+
+@pytest.mark.parametrize("costs", packaged_names())
+def test_the_values_of_a_plan_are_those_of_the_chart(costs: str) -> None:
+    measured = load_costs(costs)
+    plan = make_plan(measured, Demand(live_streams=300, audio_hours=2000), Target())
+    manifests = render(helm_values(plan, measured))
+    for tier in TIERS:
+        spec = find(manifests, "Deployment", tier)["spec"]
+        assert spec["replicas"] == getattr(plan, tier).replicas
+    gateway = container(manifests, "gateway")
+    assert gateway["resources"]["requests"]["cpu"] == str(plan.cores)
+    assert flag(gateway["args"], "max-sessions") == str(plan.max_sessions)
+    gpus = int(container(manifests, "decoder")["resources"]["limits"].get("nvidia.com/gpu", 0))
+    assert gpus * plan.decoder.replicas == plan.decoder.gpus
 
 
 @pytest.mark.parametrize("count", [1, 4])
