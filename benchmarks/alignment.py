@@ -18,7 +18,7 @@ import soundfile
 
 from encoder_service.config import EncoderConfig
 from gateway.align.emissions import compact_emissions, dense_emissions
-from gateway.align.viterbi import AlignmentError, TokenSpan, forced_align
+from gateway.align.viterbi import AlignmentError, forced_align
 from gateway.align.words import AlignedWord, WordAligner
 from gateway.backends.encoder import posteriors_of
 from gateway.text.ctc_tokenizer import CtcTokenizer
@@ -81,22 +81,22 @@ def compare(
 ) -> None:
     """Adds one segment's differences."""
     targets = np.array(tokenizer.encode(text), dtype=np.int64)
-    repeats = np.concatenate(([False], targets[1:] == targets[:-1]))
     blank = found.compact.blank_id
     full = CtcPosteriors.from_dense(found.dense, blank, found.compact.vocab_size - 1)
     try:
-        want = forced_align(*dense_emissions(found.dense, targets, blank), repeats)
-        got = forced_align(*compact_emissions(found.compact, targets), repeats)
-        want_words, got_words = aligner.align(text, full), aligner.align(text, found.compact)
+        want = forced_align(dense_emissions(found.dense, targets, blank), targets)
+        got = forced_align(compact_emissions(found.compact, targets), targets)
+        plan = aligner.plan(text)
+        words = [aligner.align(plan, posteriors) if plan else [] for posteriors in (full, found.compact)]
     except AlignmentError:
         into.refused += 1
         return
-    into.tokens += [_apart(a, b, 1) for a, b in zip(want, got, strict=True)]
-    into.words += [_apart(a, b, FRAME) for a, b in zip(want_words, got_words, strict=True)]
+    into.tokens += np.maximum(abs(want.starts - got.starts), abs(want.ends - got.ends)).tolist()
+    into.words += [_apart(a, b) for a, b in zip(*words, strict=True)]
 
 
-def _apart(a: TokenSpan | AlignedWord, b: TokenSpan | AlignedWord, unit: float) -> int:
-    return round(max(abs(a.start - b.start), abs(a.end - b.end)) / unit)
+def _apart(a: AlignedWord, b: AlignedWord) -> int:
+    return round(max(abs(a.start - b.start), abs(a.end - b.end)) / FRAME)
 
 
 def run(files: list[Path], model: Path, top_k: int) -> Agreement:

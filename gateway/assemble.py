@@ -60,7 +60,8 @@ def align_words(
 ) -> tuple[Word, ...]:
     """Words with times from the start of the recording; none, never guesses, when they cannot be aligned."""
     try:
-        aligned = aligner.align(text, posteriors)
+        plan = aligner.plan(text)
+        aligned = aligner.align(plan, posteriors) if plan is not None else []
     except AlignmentError as error:
         log.warning("request %s: no word times: %s", request_id, error)
         return ()

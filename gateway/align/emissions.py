@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.text.posteriors import CtcPosteriors
+from gateway.text.posteriors import CtcPosteriors, TokenLogProbs
 
 FloatArray = NDArray[np.float32]
 
@@ -13,33 +13,37 @@ FloatArray = NDArray[np.float32]
 LOG_FLOOR = np.float32(-30.0)
 
 
-def dense_emissions(
-    log_probs: FloatArray, targets: NDArray[np.int64], blank_id: int
-) -> tuple[FloatArray, FloatArray]:
-    """Emissions [T, L] of the targets and [T] of the blank, from log posteriors [T, vocab]."""
-    return log_probs[:, targets], log_probs[:, blank_id]
+def dense_emissions(log_probs: FloatArray, token_ids: NDArray[np.int64], blank_id: int) -> TokenLogProbs:
+    """Of the distinct token ids, from log posteriors [T, vocab]."""
+    ids = np.unique(token_ids)
+    return TokenLogProbs(ids, np.take(log_probs, ids, axis=1), log_probs[:, blank_id])
 
 
-def compact_emissions(
-    posteriors: CtcPosteriors, targets: NDArray[np.int64], silent: NDArray[np.bool_] | None = None
-) -> tuple[FloatArray, FloatArray]:
-    """Emissions [T, L] of the targets and [T] of the blank, from compact posteriors.
+def compact_emissions(posteriors: CtcPosteriors, token_ids: NDArray[np.int64]) -> TokenLogProbs:
+    """Of the distinct token ids, from compact posteriors.
 
-    A target outside a frame's best K gets its even share of the remaining mass. silent [vocab] marks
-    tokens that nobody hears, such as punctuation: where the network writes one, it counts as blank.
+    A token outside a frame's best K gets its even share of the remaining mass.
     """
     top_k = posteriors.top_ids.shape[1]
     unseen = posteriors.remainder - np.log(max(1, posteriors.vocab_size - top_k - 1))
     if top_k:
         unseen = np.minimum(unseen, posteriors.top_log_probs[:, -1])
-    unique, inverse = np.unique(targets, return_inverse=True)
-    values = np.repeat(np.maximum(unseen, LOG_FLOOR)[:, None], len(unique), axis=1).astype(np.float32)
-    if top_k and len(unique):
-        column = np.minimum(np.searchsorted(unique, posteriors.top_ids), len(unique) - 1)
-        frame, rank = np.nonzero(unique[column] == posteriors.top_ids)
-        values[frame, column[frame, rank]] = np.maximum(posteriors.top_log_probs[frame, rank], LOG_FLOOR)
-    blank = posteriors.blank
-    if silent is not None:
-        quiet = np.where(silent[posteriors.top_ids], posteriors.top_log_probs, -np.inf)
-        blank = np.logaddexp.reduce(np.column_stack([blank, quiet]), axis=1)
-    return values[:, inverse.reshape(-1)], np.maximum(blank, LOG_FLOOR).astype(np.float32)
+    ids = np.unique(token_ids)
+    unseen = np.maximum(unseen, LOG_FLOOR).astype(np.float32)
+    columns = np.repeat(unseen[:, None], len(ids), axis=1)
+    column_of = np.full(posteriors.vocab_size, -1)
+    column_of[ids] = np.arange(len(ids))
+    column = column_of[posteriors.top_ids]
+    frame, rank = np.nonzero(column >= 0)
+    columns[frame, column[frame, rank]] = np.maximum(posteriors.top_log_probs[frame, rank], LOG_FLOOR)
+    return TokenLogProbs(ids, columns, np.maximum(posteriors.blank, LOG_FLOOR))
+
+
+def blank_or_silent(blank: FloatArray, posteriors: CtcPosteriors, silent: NDArray[np.bool_]) -> FloatArray:
+    """The blank's log probabilities [T] with those of tokens that nobody hears added.
+
+    silent [vocab] marks them: where the network writes one, such as punctuation, it counts as blank.
+    """
+    frame, rank = np.nonzero(silent[posteriors.top_ids])
+    mass = np.bincount(frame, np.exp(posteriors.top_log_probs[frame, rank]), posteriors.num_frames)
+    return np.log(np.exp(blank, dtype=np.float64) + mass).astype(np.float32)

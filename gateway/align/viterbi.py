@@ -1,7 +1,14 @@
 """CTC forced alignment: the best path of a known token sequence through frame posteriors.
 
-Follows Graves et al. 2006 (states blank, t1, blank, t2, ... blank) and breaks ties as torchaudio's
-forced_align does, so that both give the same spans.
+Paths are those of Graves et al. 2006 (blank, t1, blank, t2, ... blank), and ties break as in torchaudio's
+forced_align, so that both give the same spans. Scores are relative to the path of blanks alone: blanks are
+free, and a token gains its log probability less the blank's. That leaves two scores a token, and three
+operations on all tokens a frame:
+
+    held[t, i]      the best path whose frame t - 1 is token i's
+    done[t, i + 1]  the best path that has tokens 0 to i behind it after t frames
+
+The blank that must lie between two equal tokens is a token of its own, which gains nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.text.posteriors import TokenLogProbs
+
 FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 
 
 class AlignmentError(ValueError):
@@ -20,65 +29,83 @@ class AlignmentError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class TokenSpan:
-    """Frames [start, end) of one token, and the best probability it reaches there."""
+class TokenSpans:
+    """Frames [starts, ends) of L tokens, int64 [L] each, and the best probability each reaches there, [L]."""
 
-    start: int
-    end: int
-    score: float
+    starts: IntArray
+    ends: IntArray
+    scores: NDArray[np.float64]
 
 
-def forced_align(tokens: FloatArray, blank: FloatArray, repeats: BoolArray) -> list[TokenSpan]:
-    """Spans of L tokens over T frames.
+def forced_align(emissions: TokenLogProbs, targets: IntArray) -> TokenSpans:
+    """Spans of the targets int64 [L], in order; each of them is one of the emissions' tokens.
 
-    tokens float32 [T, L]: log probability of each target token at each frame; blank float32 [T];
-    repeats [L]: whether a token equals the one before it, so that a blank must lie between them.
-    Raises AlignmentError when there are fewer frames than the tokens need.
+    Raises AlignmentError when there are fewer frames than the tokens need, or no tokens.
     """
-    num_frames, num_tokens = tokens.shape
-    if num_tokens == 0:
-        return []
-    needed = num_tokens + int(repeats[1:].sum())
-    if num_frames < needed:
+    num_frames, num_tokens = len(emissions.blank), len(targets)
+    again = np.flatnonzero(targets[1:] == targets[:-1]) + 1
+    needed = num_tokens + len(again)
+    if num_tokens == 0 or num_frames < needed:
         raise AlignmentError(f"{num_tokens} tokens need {needed} frames, there are {num_frames}")
-    path = _best_path(tokens, blank, repeats)
-    spans = []
-    for index in range(num_tokens):
-        # States ascend along the path, so each token's frames are one run.
-        start, end = np.searchsorted(path, [2 * index + 1, 2 * index + 2]).tolist()
-        spans.append(TokenSpan(start, end, float(np.exp(tokens[start:end, index].max()))))
-    return spans
+    columns = np.searchsorted(emissions.ids, targets)
+    starts, ends = _best_path(_gains(emissions, columns, again))
+    spoken = np.insert(np.ones(num_tokens, dtype=np.bool_), again, False)
+    starts, ends = starts[spoken], ends[spoken]
+    return TokenSpans(starts, ends, _best_scores(emissions, columns, starts, ends))
 
 
-def _best_path(tokens: FloatArray, blank: FloatArray, repeats: BoolArray) -> NDArray[np.int64]:
-    """State at each frame, int64 [T]: 2i + 1 is token i, even states are blanks."""
-    num_frames, num_tokens = tokens.shape
-    num_states = 2 * num_tokens + 1
-    emissions = np.empty((num_frames, num_states), dtype=np.float32)
-    emissions[:, 0::2] = blank[:, None]
-    emissions[:, 1::2] = tokens
-    # A token may follow the token before it directly unless both are the same.
-    skip = np.full(num_states, -np.inf, dtype=np.float32)
-    skip[3::2] = np.where(repeats[1:], -np.inf, 0.0)
+def _gains(emissions: TokenLogProbs, columns: IntArray, again: IntArray) -> FloatArray:
+    """[T, L + len(again)]: what each token gains over blank, with a blank before the tokens at `again`."""
+    num_frames, num_ids = emissions.columns.shape
+    relative = np.zeros((num_frames, num_ids + 1), dtype=np.float32)
+    np.subtract(emissions.columns, emissions.blank[:, None], out=relative[:, :num_ids])
+    return np.take(relative, np.insert(columns, again, num_ids), axis=1)
 
-    # Two states of padding in front stand for "before the first state".
-    padded = np.full(num_states + 2, -np.inf, dtype=np.float32)
-    stay, step, jump = padded[2:], padded[1:-1], padded[:-2]
-    stay[:2] = emissions[0, :2]
-    stepped = np.zeros((num_frames, num_states), dtype=np.bool_)
-    jumped = np.zeros((num_frames, num_states), dtype=np.bool_)
-    best, jump_score = np.empty_like(skip), np.empty_like(skip)
-    for frame in range(1, num_frames):
-        np.greater(step, stay, out=stepped[frame])
-        np.maximum(step, stay, out=best)
-        np.add(jump, skip, out=jump_score)
-        np.greater(jump_score, best, out=jumped[frame])
-        np.maximum(best, jump_score, out=best)
-        np.add(best, emissions[frame], out=stay)
 
-    path = np.empty(num_frames, dtype=np.int64)
-    state = num_states - 1 if stay[-1] > stay[-2] else num_states - 2
-    for frame in range(num_frames - 1, -1, -1):
-        path[frame] = state
-        state -= 2 if jumped[frame, state] else int(stepped[frame, state])
-    return path
+def _best_path(gains: FloatArray) -> tuple[IntArray, IntArray]:
+    """First frames and ends of the tokens' runs, int64 [L] each, from gains [T, L]."""
+    num_frames, num_tokens = gains.shape
+    held = np.empty((num_frames + 1, num_tokens), dtype=np.float32)
+    done = np.empty((num_frames + 1, num_tokens + 1), dtype=np.float32)
+    held[0] = done[0] = -np.inf
+    done[:, 0] = 0.0
+    stay, leave = held[0], done[0, 1:]
+    maximum, add = np.maximum, np.add
+    for gain, enter, new, left in zip(gains, done[:-1, :-1], held[1:], done[1:, 1:], strict=True):
+        maximum(stay, enter, new)
+        add(new, gain, new)
+        maximum(leave, new, left)
+        stay, leave = new, left
+    return _trace_back(held, done)
+
+
+def _trace_back(held: FloatArray, done: FloatArray) -> tuple[IntArray, IntArray]:
+    """The runs of the best path; of equally good ones, those that begin and end early.
+
+    Only the last token, where it may as well end the segment, does.
+    """
+    frame, last, starts, ends = len(held) - 1, held.shape[1] - 1, [], []
+    holding, behind = held.item, done.item
+    for token in range(last, -1, -1):
+        score = behind(frame, token + 1)
+        if token < last or holding(frame, token) < score:
+            while behind(frame - 1, token + 1) == score:
+                frame -= 1
+        ends.append(frame)
+        frame -= 1
+        while holding(frame, token) >= behind(frame, token):
+            frame -= 1
+        starts.append(frame)
+    return np.array(starts[::-1]), np.array(ends[::-1])
+
+
+def _best_scores(
+    emissions: TokenLogProbs, columns: IntArray, starts: IntArray, ends: IntArray
+) -> NDArray[np.float64]:
+    """Highest probability of each token within its run, [L]."""
+    lengths = ends - starts
+    offsets = np.cumsum(lengths) - lengths
+    frames = np.arange(lengths.sum()) + np.repeat(starts - offsets, lengths)
+    inside = emissions.columns[frames, np.repeat(columns, lengths)]
+    best: FloatArray = np.maximum.reduceat(inside, offsets)
+    return np.exp(best.astype(np.float64))

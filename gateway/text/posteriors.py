@@ -62,3 +62,19 @@ class CtcPosteriors:
         best = np.where(self.blank >= self.top_log_probs[:, 0], self.blank_id, self.top_ids[:, 0])
         changed = np.concatenate(([True], best[1:] != best[:-1]))
         return [int(i) for i in best[changed & (best != self.blank_id)]]
+
+
+@dataclass(frozen=True)
+class TokenLogProbs:
+    """Natural-log posteriors of chosen tokens over the T frames of one segment.
+
+    ids int64 [n], distinct and ascending; columns float32 [T, n] in their order; blank float32 [T].
+    """
+
+    ids: NDArray[np.int64]
+    columns: FloatArray
+    blank: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.columns.shape != (len(self.blank), len(self.ids)):
+            raise ValueError(f"columns {self.columns.shape} need [{len(self.blank)}, {len(self.ids)}]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 _UNSPACED_RANGES = (
     (0x0E00, 0x0EFF),  # Thai, Lao
@@ -18,6 +19,7 @@ _UNSPACED_RANGES = (
 )
 
 
+@lru_cache(maxsize=16_384)
 def is_unspaced(char: str) -> bool:
     """Whether `char` belongs to writing without spaces: Han, kana, Thai, full-width punctuation."""
     code = ord(char)

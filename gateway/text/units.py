@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from gateway.text.script import is_unspaced
 
@@ -11,14 +12,14 @@ from gateway.text.script import is_unspaced
 _JOINERS = frozenset("'’-‐‑.,:/&@_+·")
 
 
-@dataclass(frozen=True, slots=True)
-class TextUnit:
+class TextUnit(NamedTuple):
     """text[start:end] of the whole text: one character or one word, without punctuation around it."""
 
     start: int
     end: int
 
 
+@lru_cache(maxsize=16_384)
 def _is_spoken(char: str) -> bool:
     return char.isalnum() or unicodedata.category(char)[0] == "M"
 
