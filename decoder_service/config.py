@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from decoder_service.engines.settings import DtypeName, EngineSettings
 from tandem.checkpoint import Hub
-from tandem.flags import FlagParser
+from tandem.flags import FlagParser, switch
 from tandem.rpc.security import SERVER_FLAGS, TlsFlags
 
 ENGINES = ("auto", "vllm", "transformers")
@@ -37,6 +37,7 @@ class DecoderConfig:
     log_probs: bool = False
     stream_interval: int = 1
     forced_tokens_per_embedding: float = 0.0
+    speculative_tokens: int = 0
     cpu_kv_cache_gib: int = 2
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
@@ -70,6 +71,7 @@ class DecoderConfig:
             enforce_eager=self.enforce_eager,
             cpu_kv_cache_gib=self.cpu_kv_cache_gib,
             stream_interval=self.stream_interval,
+            speculative_tokens=self.speculative_tokens,
         )
 
 
@@ -88,13 +90,6 @@ def _share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
-
-
-def _switch(text: str) -> bool:
-    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    if text.lower() not in known:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return known[text.lower()]
 
 
 def parse(arguments: Sequence[str] | None = None) -> DecoderConfig:
@@ -121,13 +116,18 @@ def parse(arguments: Sequence[str] | None = None) -> DecoderConfig:
     flag("max-num-seqs", positive, "requests decoded side by side; the engine's default when unset")
     flag("max-waiting-requests", _at_least(0, int), "requests beyond those before refusing")
     flag("receive-timeout", seconds, "time for a prompt's tensors to arrive")
-    flag("enforce-eager", _switch, "no CUDA graphs (vllm); true on a CPU when unset", nargs="?", const=True)
-    flag("log-probs", _switch, "report log probabilities of tokens", nargs="?", const=True)
+    flag("enforce-eager", switch, "no CUDA graphs (vllm); true on a CPU when unset", nargs="?", const=True)
+    flag("log-probs", switch, "report log probabilities of tokens", nargs="?", const=True)
     flag("stream-interval", positive, "tokens per message after the first (vllm)")
     flag(
         "forced-tokens-per-embedding",
         _at_least(0, float),
         "length of every answer in tokens per audio embedding, for benchmarks of random weights; 0 is off",
+    )
+    flag(
+        "speculative-tokens",
+        _at_least(0, int),
+        "draft tokens verified in one step, for encoders with --drafts; 0 is off",
     )
     flag("cpu-kv-cache-gib", positive, "key-value cache of vLLM on a CPU")
     flag("drain-seconds", seconds, "time for running calls after SIGTERM")

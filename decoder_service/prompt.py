@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator
 
 from decoder_service.engines.base import EngineInfo, GenerationRequest, Part, Prompt
+from decoder_service.engines.draft import remaining
 from decoder_service.validation import check_config
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.errors import InvalidRequest
@@ -36,7 +37,8 @@ async def receive_prompt(
     tensors = await _receive_tensors(slots, messages)
     parts = (_part(part, tensors) for part in config.prompt)
     prompt = Prompt(tuple(part for part in parts if len(part)))
-    return GenerationRequest(config.request_id, prompt, sampling, config.final_only)
+    draft = remaining(config.draft_token_ids, prompt.end())
+    return GenerationRequest(config.request_id, prompt, sampling, config.final_only, draft)
 
 
 async def _receive_tensors(slots: list[pb.EmbeddingSlot], messages: Messages) -> TensorAssembler:

@@ -142,6 +142,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             dtype=DTYPES[info.dtype],
             eos_token_ids=sorted(info.eos_token_ids),
             tensor_parallel_size=info.tensor_parallel_size,
+            speculative_tokens=info.speculative_tokens,
         )
 
     @unary

@@ -19,12 +19,14 @@ _STAGES = Histogram(
     ("stage",),
     buckets=LATENCY,
 )
-_GAUGES = {
+_READINGS = {
     "tandem_decoder_running_requests": "Requests being decoded.",
     "tandem_decoder_waiting_requests": "Requests waiting for a place in the engine.",
     "tandem_decoder_max_waiting_requests": "Requests that may wait before more are refused.",
     "tandem_decoder_tokens_per_second": "Tokens generated per second over the last ten seconds.",
     "tandem_decoder_kv_cache_usage": "Share of the key-value cache in use, 0 to 1.",
+    "tandem_decoder_draft_tokens_total": "Draft tokens verified.",
+    "tandem_decoder_accepted_draft_tokens_total": "Draft tokens that the model agreed with.",
 }
 
 
@@ -47,9 +49,9 @@ def load_gauges(
 
     def values() -> dict[str, float]:
         now = load()
-        numbers = [float(now.running), float(now.waiting), float(admission.max_waiting), rate.per_second()]
-        if now.kv_cache_usage is not None:
-            numbers.append(now.kv_cache_usage)
-        return dict(zip(_GAUGES, numbers, strict=False))
+        queue = (now.running, now.waiting, admission.max_waiting, rate.per_second())
+        numbers = (*queue, now.kv_cache_usage, now.drafts.drafted, now.drafts.accepted)
+        pairs = zip(_READINGS, numbers, strict=True)
+        return {name: float(number) for name, number in pairs if number is not None}
 
-    return snapshot(_GAUGES, values)
+    return snapshot(_READINGS, values)

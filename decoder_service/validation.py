@@ -44,6 +44,9 @@ def check_config(config: pb.GenerateConfig, info: EngineInfo) -> Sampling:
     )
     length = _check_prompt(config.prompt, info, wrong)
     _check_sampling(config.sampling, info, wrong)
+    draft = config.draft_token_ids
+    wrong.check(len(draft) <= info.max_model_len, "config.draft_token_ids", f"over {info.max_model_len} ids")
+    _check_ids(draft, "config.draft_token_ids", info, wrong)
     wrong.raise_if_any()
     return _sampling(config.sampling, _max_tokens(config.sampling, length, info.max_model_len))
 

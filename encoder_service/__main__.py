@@ -16,6 +16,7 @@ from encoder_service.checkpoint import load_checkpoint
 from encoder_service.config import EncoderConfig, parse, speaker_directory
 from encoder_service.decoder_client import DecoderClient
 from encoder_service.describe import describe, tokenizer_files
+from encoder_service.draft import Drafter
 from encoder_service.engine import EncoderEngine, EngineConfig, choose_dtype
 from encoder_service.server import SERVICE, EncoderServicer, LoadedEncoder
 from encoder_service.speaker import SpeakerEmbedder, load_speaker_model
@@ -95,7 +96,9 @@ async def serve(config: EncoderConfig) -> None:
         if decoder is not None:
             resources.push_async_callback(decoder.close)
         files = tokenizer_files(engine.checkpoint)
-        servicer.loaded = LoadedEncoder(engine, batcher, decoder, describe(engine, config.model), files)
+        drafter = Drafter(engine.checkpoint) if config.drafts else None
+        info = describe(engine, config.model)
+        servicer.loaded = LoadedEncoder(engine, batcher, decoder, info, files, drafter)
 
     with endpoint(config.metrics_port):
         await run(server, start, resources.aclose)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tandem.flags import FlagParser
+from tandem.flags import FlagParser, switch
 from tandem.rpc.security import TlsFlags, add_tls_flags
 
 DEFAULT_SPEAKERS = Path(__file__).resolve().parents[1] / "models" / "speaker"
@@ -23,6 +23,7 @@ class EncoderConfig:
     device: str = "auto"
     dtype: str = "auto"
     ctc_top_k: int = 16
+    drafts: bool = False
     speaker_model: str = "auto"
     speaker_window: float = 1.5
     speaker_shift: float = 0.75
@@ -60,6 +61,13 @@ def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
     flags.add("device", str, "torch device, or auto: the first GPU where there is one")
     flags.add("dtype", str, "auto, bf16 or fp32")
     flags.add("ctc-top-k", int, "tokens per frame of compact posteriors")
+    flags.add(
+        "drafts",
+        switch,
+        "send CTC's text along as a draft, for decoders with --speculative-tokens",
+        nargs="?",
+        const=True,
+    )
     flags.add("speaker-model", str, "directory of CAM++, auto: models/speaker if it is there, or none")
     flags.add("speaker-window", float, "seconds of speech in one speaker embedding")
     flags.add("speaker-shift", float, "seconds between speaker embeddings")

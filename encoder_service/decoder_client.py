@@ -36,6 +36,8 @@ class DecodeRequest:
     sampling: pb.SamplingParams
     model_hash: str
     final_only: bool = False
+    draft_token_ids: tuple[int, ...] = ()
+    """What the answer probably is; empty for no draft."""
 
     def messages(self) -> list[pb.GenerateRequest]:
         """The request stream of Generate."""
@@ -50,6 +52,7 @@ class DecodeRequest:
             sampling=self.sampling,
             expected_model_hash=self.model_hash,
             final_only=self.final_only,
+            draft_token_ids=self.draft_token_ids,
         )
         pieces = (pb.GenerateRequest(chunk=chunk) for chunk in chunks(_AUDIO, self.embeds))
         return [pb.GenerateRequest(config=config), *pieces]

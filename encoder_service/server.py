@@ -11,6 +11,7 @@ from pathlib import Path
 from encoder_service import responses
 from encoder_service.batcher import Batcher, Encoded
 from encoder_service.decoder_client import DecoderClient, DecodeRequest
+from encoder_service.draft import Drafter
 from encoder_service.engine import EncoderEngine
 from encoder_service.messages import EncodeItem
 from encoder_service.requests import ctc_output, first, read_samples
@@ -34,6 +35,12 @@ class LoadedEncoder:
     decoder: DecoderClient | None
     info: pb.GetModelInfoResponse
     tokenizer_files: tuple[Path, ...]
+    drafter: Drafter | None = None
+
+    def draft(self, encoded: Encoded) -> tuple[int, ...]:
+        """What the answer for a segment probably is; nothing without a drafter or compact posteriors."""
+        compact = encoded.audio.compact
+        return self.drafter.draft(compact) if self.drafter is not None and compact is not None else ()
 
 
 class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
@@ -84,7 +91,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
             timing = pb.TranscribeTiming(encode=responses.timing(encoded))
             yield pb.TranscribeResponse(timing=timing)
             return
-        async for response in _decode(loaded.decoder, config, encoded, loaded.info.model_hash, context):
+        async for response in _decode(loaded, loaded.decoder, config, encoded, context):
             yield response
 
     @handlers.unary
@@ -131,10 +138,10 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
 
 
 async def _decode(
+    loaded: LoadedEncoder,
     decoder: DecoderClient,
     config: pb.TranscribeConfig,
     encoded: Encoded,
-    model_hash: str,
     context: handlers.Context,
 ) -> AsyncIterator[pb.TranscribeResponse]:
     """The tokens of one encoded segment, then the timing of both tiers."""
@@ -147,8 +154,9 @@ async def _decode(
         embeds=embeds,
         suffix_token_ids=tuple(config.suffix_token_ids),
         sampling=config.sampling,
-        model_hash=model_hash,
+        model_hash=loaded.info.model_hash,
         final_only=config.final_only,
+        draft_token_ids=loaded.draft(encoded),
     )
     started = time.perf_counter()
     decode_timing = decoder_pb2.GenerateTiming()

@@ -39,3 +39,11 @@ class FlagParser:
 
     def parse(self, arguments: Sequence[str] | None = None) -> dict[str, Any]:
         return vars(self.parser.parse_args(arguments))
+
+
+def switch(text: str) -> bool:
+    """The value of a flag that is on or off."""
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.lower() not in known:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return known[text.lower()]

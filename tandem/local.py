@@ -33,7 +33,8 @@ class EngineOptions:
     """What the services load and with what; the flags of the same names say the same.
 
     `engine` auto is vllm with a GPU of compute capability 8.0 or more, else transformers. `device` None is
-    found. `max_model_len` counts prompt and output tokens together.
+    found. `max_model_len` counts prompt and output tokens together. `speculative_tokens` of CTC's text are
+    verified by the language model in one step; 0 is off.
     """
 
     model: str = DEMO
@@ -44,9 +45,10 @@ class EngineOptions:
     tensor_parallel_size: int = 1
     gpu_memory_utilization: float = 0.8
     max_model_len: int = 4096
+    speculative_tokens: int = 0
 
     def encoder_args(self) -> list[str]:
-        flags = ["--dtype", self.dtype]
+        flags = ["--dtype", self.dtype, *(["--drafts"] if self.speculative_tokens else [])]
         return [*flags, "--device", self.device] if self.device else flags
 
     def decoder_args(self) -> list[str]:
@@ -55,6 +57,7 @@ class EngineOptions:
             *("--tensor-parallel-size", str(self.tensor_parallel_size)),
             *("--gpu-memory-utilization", str(self.gpu_memory_utilization)),
             *("--max-model-len", str(self.max_model_len)),
+            *("--speculative-tokens", str(self.speculative_tokens)),
         ]
         return [*flags, "--device", self.device] if self.device else flags
 

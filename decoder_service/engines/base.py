@@ -47,6 +47,11 @@ class Prompt:
             ids += part if isinstance(part, tuple) else [placeholder] * len(part)
         return ids
 
+    def end(self) -> TokenIds:
+        """The ids after the last embedding."""
+        last = self.parts[-1]
+        return last if isinstance(last, tuple) else ()
+
     def is_token(self) -> list[bool]:
         """True where the position holds a token id, False where it holds an embedding."""
         mask: list[bool] = []
@@ -79,6 +84,14 @@ class GenerationRequest:
     sampling: Sampling
     final_only: bool = False
     """Nobody reads tokens before the last one: one delta with all of them is enough."""
+    draft: TokenIds = ()
+    """What the answer probably is: an engine may verify many tokens of it at a time. It changes no answer."""
+
+    @property
+    def verifiable(self) -> TokenIds:
+        """The draft where tokens are chosen by the model alone; none where chance or a penalty has a say."""
+        greedy = self.sampling.temperature == 0 and self.sampling.repetition_penalty == 1.0
+        return self.draft if greedy else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +120,19 @@ class EngineInfo:
     """A torch name: float32, bfloat16 or float16."""
     eos_token_ids: frozenset[int] = field(default_factory=frozenset)
     tensor_parallel_size: int = 1
+    speculative_tokens: int = 0
+    """Draft tokens verified in one step; 0 leaves drafts unused."""
+
+
+@dataclass(frozen=True, slots=True)
+class DraftCounts:
+    """Draft tokens since the engine started: those fed to the model, and those that were its own choice."""
+
+    drafted: int = 0
+    accepted: int = 0
+
+    def plus(self, drafted: int, accepted: int) -> DraftCounts:
+        return DraftCounts(self.drafted + drafted, self.accepted + accepted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +141,7 @@ class EngineLoad:
     waiting: int
     kv_cache_usage: float | None = None
     """0 to 1; None without a paged cache."""
+    drafts: DraftCounts = DraftCounts()
 
 
 class Engine(Protocol):

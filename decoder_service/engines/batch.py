@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from decoder_service.engines.base import FinishReason, GenerationRequest, TokenDelta
+from decoder_service.engines.draft import DraftFollower
 from decoder_service.engines.sampling import Chooser
 
 
@@ -24,16 +25,22 @@ class Row:
     stop_ids: frozenset[int]
     length: int
     """Positions that the row occupies in the cache."""
+    draft: DraftFollower
     generated: int = 0
 
-    def accept(self, token: int, log_prob: float | None) -> TokenDelta:
-        """Count one chosen token and say what the caller sees of it."""
-        if token in self.stop_ids:
-            return TokenDelta((), finish=FinishReason.STOP)
-        self.generated += 1
+    def propose(self, count: int) -> list[int]:
+        """At most `count` draft tokens that may come next, and no more than the row may still generate."""
+        return self.draft.propose(min(count, self.request.sampling.max_tokens - self.generated - 1))
+
+    def accept(self, tokens: Sequence[int], log_probs: Sequence[float]) -> TokenDelta:
+        """Count chosen tokens and say what the caller sees of them; `log_probs` has one for each, or none."""
+        self.draft.accept(tokens)
+        end = next((at for at, token in enumerate(tokens) if token in self.stop_ids), None)
+        shown = tuple(tokens[:end])
+        self.generated += len(shown)
         done = self.generated >= self.request.sampling.max_tokens
-        log_probs = () if log_prob is None else (log_prob,)
-        return TokenDelta((token,), log_probs, FinishReason.LENGTH if done else None)
+        finish = FinishReason.LENGTH if done else None
+        return TokenDelta(shown, tuple(log_probs[:end]), finish if end is None else FinishReason.STOP)
 
 
 class Batch:
@@ -54,13 +61,39 @@ class Batch:
     def width(self) -> int:
         return int(self.cache.get_seq_length())
 
-    def positions(self) -> Tensor:
-        """Position [B, 1] of the next token of each row."""
-        return torch.tensor([[row.length] for row in self.rows], device=self.last.device)
+    def positions(self, count: int) -> Tensor:
+        """Positions [B, count] of the next tokens of each row."""
+        lengths = torch.tensor([[row.length] for row in self.rows], device=self.last.device)
+        return lengths + torch.arange(count, device=self.last.device)
 
-    def attention_mask(self) -> Tensor:
-        """[B, S + 1] with 1 on each row's own positions and on the token about to be added."""
-        return left_padded_mask([row.length + 1 for row in self.rows], self.width + 1, self.last.device)
+    def attention_mask(self, count: int) -> Tensor:
+        """[B, S + count] with 1 on each row's own positions and on the tokens about to be added."""
+        lengths = [row.length + count for row in self.rows]
+        return left_padded_mask(lengths, self.width + count, self.last.device)
+
+    def settle(self, fed: int, kept: Sequence[int]) -> None:
+        """Of the last `fed` columns, row i keeps the first kept[i] and forgets the others."""
+        for row, count in zip(self.rows, kept, strict=True):
+            row.length += count
+        if min(kept) < max(kept):
+            self._align([self.width - fed + count for count in kept])
+        elif kept[0] < fed:
+            self._crop(self.width - fed + kept[0])
+
+    def _crop(self, width: int) -> None:
+        for layer in _layers(self.cache):
+            layer.keys, layer.values = layer.keys[:, :, :width], layer.values[:, :, :width]
+
+    def _align(self, ends: Sequence[int]) -> None:
+        """Move each row to the right, so that column ends[i] - 1 becomes its last."""
+        width = max(row.length for row in self.rows)
+        columns = torch.arange(width, device=self.last.device)
+        begins = torch.tensor(ends, device=self.last.device)[:, None] - width
+        # What lies before a row's first position is never attended to: any column will do.
+        chosen = (begins + columns).clamp(min=0)
+        for layer in _layers(self.cache):
+            layer.keys = _take_columns(layer.keys, chosen)
+            layer.values = _take_columns(layer.values, chosen)
 
     def join(self, other: Batch) -> None:
         """Append the other batch's rows; the narrower cache gets more padding."""
@@ -85,6 +118,12 @@ class Batch:
 def _layers(cache: DynamicCache) -> list[Any]:
     """One object per layer whose `keys` and `values` may be replaced."""
     return list(cache.layers)
+
+
+def _take_columns(states: Tensor, columns: Tensor) -> Tensor:
+    """[B, heads, width, head_dim] from states [B, heads, S, head_dim] and columns [B, width] of each row."""
+    _, heads, _, head_dim = states.shape
+    return states.gather(2, columns[:, None, :, None].expand(-1, heads, -1, head_dim))
 
 
 def _widen(states: Tensor, width: int) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from decoder_service.engines.base import GenerationRequest, TokenDelta
+from decoder_service.engines.base import DraftCounts, GenerationRequest, TokenDelta
 from decoder_service.engines.batch import Batch, Row, left_padded_mask
+from decoder_service.engines.draft import DraftFollower
 from decoder_service.engines.model_facts import ModelFacts
 from decoder_service.engines.prompt_rows import prompt_rows
 from decoder_service.engines.sampling import Chooser, choose_tokens, log_probs_of
@@ -28,6 +29,8 @@ class Runner:
         self.device = torch.device(pick_device(settings.device))
         self.dtype = pick_dtype(settings.dtype, self.device)
         self._log_probs = settings.log_probs
+        self._speculative_tokens = settings.speculative_tokens
+        self.drafts = DraftCounts()
         model: Any = AutoModelForCausalLM.from_pretrained(
             settings.model, dtype=self.dtype, local_files_only=True
         )
@@ -45,32 +48,48 @@ class Runner:
 
     @torch.inference_mode()
     def prefill(self, requests: Sequence[GenerationRequest]) -> tuple[Batch, list[TokenDelta]]:
-        """A batch of new rows and the first token of each."""
+        """A batch of new rows and the first tokens of each."""
         rows = [self._row(request) for request in requests]
-        lengths = [row.length for row in rows]
-        embeddings = self._embed_prompts(requests, max(lengths))
-        mask = left_padded_mask(lengths, max(lengths), self.device)
+        drafts = self._propose(rows)
+        extra = max(map(len, drafts))
+        width = max(len(request.prompt) for request in requests)
+        embeddings = self._embed_prompts(requests, width)
+        if extra:
+            embeddings = torch.cat([embeddings, self._embed(self._padded(drafts, extra))], dim=1)
+        mask = left_padded_mask([row.length + 1 + extra for row in rows], width + extra, self.device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         batch = Batch(rows, DynamicCache(), torch.zeros(0))
-        logits = self._forward(batch, mask, positions, inputs_embeds=embeddings)
-        return batch, self._advance(batch, logits)
+        logits = self._forward(batch, mask, positions, 1 + extra, inputs_embeds=embeddings)
+        return batch, self._advance(batch, logits, drafts)
 
     @torch.inference_mode()
     def decode(self, batch: Batch) -> list[TokenDelta]:
-        """One more token of every row."""
-        logits = self._forward(
-            batch, batch.attention_mask(), batch.positions(), input_ids=batch.last[:, None]
-        )
-        for row in batch.rows:
-            row.length += 1
-        return self._advance(batch, logits)
+        """One more token of every row, and as many of its draft as the model agrees with."""
+        drafts = self._propose(batch.rows)
+        fed = 1 + max(map(len, drafts))
+        ids = batch.last[:, None]
+        if fed > 1:
+            ids = torch.cat([ids, self._padded(drafts, fed - 1)], dim=1)
+        mask, positions = batch.attention_mask(fed), batch.positions(fed)
+        logits = self._forward(batch, mask, positions, fed, input_ids=ids)
+        return self._advance(batch, logits, drafts)
+
+    def _propose(self, rows: Sequence[Row]) -> list[list[int]]:
+        """Draft tokens that may come next, up to speculative_tokens of each row."""
+        return [row.propose(self._speculative_tokens) for row in rows]
+
+    def _padded(self, drafts: Sequence[Sequence[int]], width: int) -> Tensor:
+        """Ids [B, width], filled up with zeros: what follows a row's draft is fed in vain and forgotten."""
+        return torch.tensor([[*draft, *[0] * (width - len(draft))] for draft in drafts], device=self.device)
 
     def _row(self, request: GenerationRequest) -> Row:
         sampling = request.sampling
         stop = frozenset() if sampling.ignore_eos else self.facts.eos_token_ids | sampling.stop_token_ids
         seen = request.prompt.token_ids()
         chooser = Chooser(sampling, seen, self.facts.vocab_size, self.device)
-        return Row(request, chooser, stop, len(request.prompt))
+        draft = DraftFollower(request.verifiable if self._speculative_tokens else ())
+        # The prompt's last position stands for the newest token: what follows it is verified like any other.
+        return Row(request, chooser, stop, len(request.prompt) - 1, draft)
 
     def _embed_prompts(self, requests: Sequence[GenerationRequest], width: int) -> Tensor:
         """[B, width, hidden] in the model's dtype, left-padded with zeros."""
@@ -84,28 +103,38 @@ class Runner:
             batch[row, width - len(prompt) :] = torch.where(is_token, self._embed(ids), given)
         return batch
 
-    def _forward(self, batch: Batch, mask: Tensor, positions: Tensor, **inputs: Tensor) -> Tensor:
-        """Float32 logits [B, vocab] of the last position; the cache grows by the new positions."""
+    def _forward(self, batch: Batch, mask: Tensor, positions: Tensor, count: int, **inputs: Tensor) -> Tensor:
+        """Float32 logits [B, count, vocab] of the last positions; the cache grows by all new ones."""
         output = self._model(
             **inputs,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=batch.cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=count,
         )
-        logits: Tensor = output.logits[:, -1].float()
+        logits: Tensor = output.logits.float()
         return logits
 
-    def _advance(self, batch: Batch, logits: Tensor) -> list[TokenDelta]:
-        batch.last = choose_tokens(logits, [row.chooser for row in batch.rows])
-        scores: Sequence[float | None] = [None] * len(batch)
-        if self._log_probs:
-            scores = log_probs_of(logits, batch.last).tolist()
+    def _advance(self, batch: Batch, logits: Tensor, drafts: Sequence[Sequence[int]]) -> list[TokenDelta]:
+        """Keep of logits [B, 1 + longest draft, vocab] what continues each row's own choices."""
+        tokens = choose_tokens(logits, [row.chooser for row in batch.rows])
+        chosen = tokens.tolist()
+        kept = [1 + _agreeing(draft, ids) for draft, ids in zip(drafts, chosen, strict=True)]
+        self.drafts = self.drafts.plus(sum(map(len, drafts)), sum(kept) - len(kept))
+        batch.settle(logits.shape[1], kept)
+        batch.last = tokens.gather(1, torch.tensor(kept, device=self.device)[:, None] - 1).squeeze(1)
+        scores = log_probs_of(logits, tokens).tolist() if self._log_probs else [[]] * len(batch)
         return [
-            row.accept(token, score)
-            for row, token, score in zip(batch.rows, batch.last.tolist(), scores, strict=True)
+            row.accept(ids[:count], log_probs[:count])
+            for row, ids, log_probs, count in zip(batch.rows, chosen, scores, kept, strict=True)
         ]
+
+
+def _agreeing(draft: Sequence[int], chosen: Sequence[int]) -> int:
+    """How many draft tokens, from the first, are what the model chose."""
+    pairs = zip(draft, chosen, strict=False)
+    return next((at for at, (guess, choice) in enumerate(pairs) if guess != choice), len(draft))
 
 
 def pick_device(name: str) -> str:

@@ -51,14 +51,17 @@ class Chooser:
 
 
 def choose_tokens(logits: Tensor, choosers: Sequence[Chooser]) -> Tensor:
-    """Ids int64 [B] from float32 logits [B, vocab], one chooser per row."""
+    """Ids int64 [B, T] from float32 logits [B, T, vocab], one chooser per row.
+
+    A row that does not choose greedily has only its first token chosen: the next depends on it.
+    """
     tokens = logits.argmax(-1)
     for row, chooser in enumerate(choosers):
         if not chooser.plain_greedy:
-            tokens[row] = chooser.choose(logits[row])
+            tokens[row, 0] = chooser.choose(logits[row, 0])
     return tokens
 
 
 def log_probs_of(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Log probability [B] of tokens [B] under the unmodified logits [B, vocab]."""
-    return logits.log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
+    """Log probabilities [B, T] of tokens [B, T] under the unmodified logits [B, T, vocab]."""
+    return logits.log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)

@@ -75,6 +75,7 @@ class TransformersEngine:
             max_num_seqs=self._max_rows,
             dtype=str(runner.dtype).removeprefix("torch."),
             eos_token_ids=facts.eos_token_ids,
+            speculative_tokens=self._settings.speculative_tokens,
         )
         return runner
 
@@ -115,7 +116,7 @@ class TransformersEngine:
             self._waiting.remove(ticket)
 
     def load(self) -> EngineLoad:
-        return EngineLoad(running=len(self._running), waiting=len(self._waiting))
+        return EngineLoad(len(self._running), len(self._waiting), drafts=self._runner.drafts)
 
     async def wait_dead(self) -> str:
         if self._death is None:

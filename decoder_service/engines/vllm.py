@@ -23,6 +23,7 @@ from decoder_service.engines.base import (
 from decoder_service.engines.model_facts import ModelFacts, read_model_facts
 from decoder_service.engines.prompt_rows import prompt_rows
 from decoder_service.engines.settings import TORCH_NAMES, EngineSettings
+from decoder_service.engines.vllm_draft import DRAFT, speculation
 from decoder_service.engines.vllm_stats import StatLogger
 
 log = logging.getLogger("decoder.vllm")
@@ -50,6 +51,8 @@ class VllmEngine:
     async def start(self) -> None:
         _prepare_environment(self._settings)
         await asyncio.to_thread(self._build)
+        if self._settings.speculative_tokens:
+            await self._llm.collective_rpc("connect_drafts")
 
     def _build(self) -> None:
         import torch
@@ -63,6 +66,8 @@ class VllmEngine:
             raise RuntimeError(f"vLLM {vllm.__version__} has no mixed prompts; install vllm>=0.26")
         facts = read_model_facts(self._settings.model)
         arguments = _engine_arguments(self._settings, facts)
+        if count := self._settings.speculative_tokens:
+            arguments |= speculation(count, arguments["max_num_seqs"], graphs=not arguments["enforce_eager"])
         # Neither returned nor a local: vLLM keeps tracebacks of this call, and they would keep it alive.
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(**arguments),
@@ -81,6 +86,7 @@ class VllmEngine:
             dtype=arguments["dtype"],
             eos_token_ids=facts.eos_token_ids,
             tensor_parallel_size=self._settings.tensor_parallel_size,
+            speculative_tokens=self._settings.speculative_tokens,
         )
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenDelta, None]:
@@ -125,6 +131,7 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind
 
         sampling = request.sampling
+        draft = request.verifiable if self._settings.speculative_tokens else ()
         return SamplingParams(
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
@@ -137,11 +144,12 @@ class VllmEngine:
             logprobs=0 if self._settings.log_probs else None,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY if request.final_only else RequestOutputKind.DELTA,
+            extra_args={DRAFT: list(draft)} if draft else None,
         )
 
     def load(self) -> EngineLoad:
         running = min(self._stats.running, self._active)
-        return EngineLoad(running, self._active - running, self._stats.kv_cache_usage)
+        return EngineLoad(running, self._active - running, self._stats.kv_cache_usage, self._stats.drafts)
 
     async def wait_dead(self) -> str:
         while self._llm is None or not self._llm.errored:

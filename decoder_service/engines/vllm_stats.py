@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from decoder_service.engines.base import DraftCounts
+
 
 class StatLogger:
     """Keeps the newest snapshot. vLLM calls the hooks by name; their arguments grow with its versions."""
@@ -11,6 +13,7 @@ class StatLogger:
     def __init__(self) -> None:
         self.running = 0
         self.kv_cache_usage = 0.0
+        self.drafts = DraftCounts()
 
     def factory(self, *args: Any, **kwargs: Any) -> Any:
         return self
@@ -19,6 +22,8 @@ class StatLogger:
         if scheduler_stats is not None:
             self.running = int(scheduler_stats.num_running_reqs)
             self.kv_cache_usage = float(scheduler_stats.kv_cache_usage)
+            if (step := scheduler_stats.spec_decoding_stats) is not None:
+                self.drafts = self.drafts.plus(step.num_draft_tokens, step.num_accepted_tokens)
 
     def log_engine_initialized(self) -> None:
         """Nothing to announce."""

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 
 import tiktoken
 
 from gateway.text.ctc_vocabulary import special_tokens
+from tandem.ctc import CtcVocabularyError, parse_ranks
 
 _SPLIT_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-
-
-class CtcVocabularyError(ValueError):
-    """The vocabulary file does not parse, or does not fit the size of the CTC head."""
-
-
-def parse_ranks(data: bytes) -> dict[bytes, int]:
-    """Byte strings to ids, from the lines "base64 rank" of a .tiktoken file."""
-    ranks: dict[bytes, int] = {}
-    for number, line in enumerate(data.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            token, rank = line.split()
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
-        except (ValueError, binascii.Error) as error:
-            raise CtcVocabularyError(f"line {number} is not 'base64 rank'") from error
-    if sorted(ranks.values()) != list(range(len(ranks))):
-        raise CtcVocabularyError("ranks are not 0..n-1")
-    return ranks
 
 
 class CtcTokenizer:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tandem.ctc import best_path
+
 FloatArray = NDArray[np.float32]
 
 
@@ -57,11 +59,7 @@ class CtcPosteriors:
 
     def greedy_ids(self) -> list[int]:
         """Best path, repeats collapsed, blanks dropped."""
-        if self.num_frames == 0 or self.top_ids.shape[1] == 0:
-            return []
-        best = np.where(self.blank >= self.top_log_probs[:, 0], self.blank_id, self.top_ids[:, 0])
-        changed = np.concatenate(([True], best[1:] != best[:-1]))
-        return [int(i) for i in best[changed & (best != self.blank_id)]]
+        return best_path(self.top_ids, self.top_log_probs, self.blank, self.blank_id)
 
 
 @dataclass(frozen=True)

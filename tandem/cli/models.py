@@ -34,6 +34,12 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs of the vLLM decoder")
     group.add_argument("--gpu-memory-utilization", type=float, default=0.8, help="share of memory vLLM takes")
     group.add_argument("--max-model-len", type=int, default=4096, help="prompt and output tokens together")
+    group.add_argument(
+        "--speculative-tokens",
+        type=int,
+        default=0,
+        help="tokens of the CTC text that the language model verifies in one step; 0 for none",
+    )
 
 
 def engine_options(options: argparse.Namespace) -> EngineOptions:
@@ -47,6 +53,7 @@ def engine_options(options: argparse.Namespace) -> EngineOptions:
         tensor_parallel_size=options.tensor_parallel_size,
         gpu_memory_utilization=options.gpu_memory_utilization,
         max_model_len=options.max_model_len,
+        speculative_tokens=options.speculative_tokens,
     )
 
 

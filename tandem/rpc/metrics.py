@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tandem.errors import TandemError
@@ -51,19 +51,26 @@ def _code(error: BaseException) -> str:
 
 
 class Snapshot(Collector):
-    """Gauges read when they are asked for. `read` gives a value for each name, or None for none at all."""
+    """Gauges, and counters (`..._total`), read when they are asked for.
+
+    `read` gives a value for each name, or None for none at all.
+    """
 
     def __init__(self, help_texts: dict[str, str], read: Callable[[], dict[str, float] | None]) -> None:
         self._help, self._read = help_texts, read
 
-    def describe(self) -> Iterator[GaugeMetricFamily]:
-        for name, text in self._help.items():
-            yield GaugeMetricFamily(name, text)
+    def describe(self) -> Iterator[Metric]:
+        for name in self._help:
+            yield self._family(name)
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         values = self._read() or {}
         for name, value in values.items():
-            yield GaugeMetricFamily(name, self._help[name], value)
+            yield self._family(name, value)
+
+    def _family(self, name: str, value: float | None = None) -> Metric:
+        kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+        return kind(name, self._help[name], value)
 
 
 @contextlib.contextmanager

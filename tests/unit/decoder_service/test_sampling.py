@@ -51,10 +51,12 @@ def test_a_penalty_divides_positive_and_multiplies_negative_scores_of_seen_token
 
 def test_rows_of_a_batch_keep_their_own_parameters() -> None:
     rows = [chooser(), chooser(prompt_ids=(0,), repetition_penalty=100.0), chooser(temperature=1.0, top_k=1)]
-    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0]] * 3)
-    assert choose_tokens(logits, rows).tolist() == [0, 1, 0]
+    logits = torch.tensor([[[3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0]]] * 3)
+    chosen = choose_tokens(logits, rows)
+    assert chosen[:, 0].tolist() == [0, 1, 0]
+    assert chosen[0].tolist() == [0, 3]
 
 
 def test_log_probs_are_of_the_unmodified_distribution() -> None:
-    found = log_probs_of(LOGITS.repeat(2, 1) + 7, torch.tensor([0, 3])).exp()
-    assert found.tolist() == pytest.approx([0.5, 0.1])
+    found = log_probs_of(LOGITS.repeat(1, 2, 1) + 7, torch.tensor([[0, 3]])).exp()
+    assert found.flatten().tolist() == pytest.approx([0.5, 0.1])

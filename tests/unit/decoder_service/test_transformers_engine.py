@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
 
 from decoder_service.engines.base import (
+    DraftCounts,
     EngineDead,
     EngineLoad,
     FinishReason,
@@ -31,21 +32,35 @@ from tests.support.services import NANO
 CASES = list(cases().values())
 
 
+@asynccontextmanager
+async def started(**settings: Any) -> AsyncIterator[TransformersEngine]:
+    model = language_model(NANO).directory
+    made = TransformersEngine(EngineSettings(model, device="cpu", dtype="fp32", max_num_seqs=4, **settings))
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
 @pytest.fixture
 async def engine() -> AsyncIterator[TransformersEngine]:
-    model = language_model(NANO).directory
-    made = TransformersEngine(EngineSettings(model, device="cpu", dtype="fp32", max_num_seqs=4))
-    await made.start()
-    yield made
-    await made.close()
+    async with started() as made:
+        yield made
 
 
-def request(index: int = 0, **sampling: Any) -> GenerationRequest:
+@pytest.fixture
+async def verifier() -> AsyncIterator[TransformersEngine]:
+    """An engine that verifies five draft tokens at a time."""
+    async with started(speculative_tokens=5, log_probs=True) as made:
+        yield made
+
+
+def request(index: int = 0, draft: Sequence[int] = (), **sampling: Any) -> GenerationRequest:
     case = CASES[index]
     sampling = {"max_tokens": 24, "ignore_eos": True} | sampling
-    return GenerationRequest(
-        "test", Prompt((case.prefix, WireTensor.of(case.audio), case.suffix)), Sampling(**sampling)
-    )
+    prompt = Prompt((case.prefix, WireTensor.of(case.audio), case.suffix))
+    return GenerationRequest("test", prompt, Sampling(**sampling), draft=tuple(draft))
 
 
 async def run(engine: TransformersEngine, wanted: GenerationRequest) -> list[TokenDelta]:
@@ -163,3 +178,57 @@ async def test_forced_answers_are_as_long_as_their_audio_and_no_longer_than_aske
     assert len(tokens(free)) == math.ceil(1.5 * audio) and free[-1].finish is FinishReason.LENGTH
     bounded = [delta async for delta in forced.generate(request(max_tokens=3))]
     assert tokens(bounded) == CASES[0].greedy[:3]
+
+
+async def test_a_right_draft_is_accepted_as_a_whole(verifier: TransformersEngine) -> None:
+    case = CASES[0]
+    deltas = await run(verifier, request(0, draft=case.greedy))
+    assert tokens(deltas) == case.greedy
+    assert [len(delta.token_ids) for delta in deltas] == [6, 6, 6, 6]
+    assert [len(delta.log_probs) for delta in deltas] == [6, 6, 6, 6]
+    assert verifier.load().drafts == DraftCounts(drafted=20, accepted=20)
+
+
+async def test_drafts_of_every_kind_leave_the_tokens_alone(verifier: TransformersEngine) -> None:
+    """Rows that accept different numbers share a batch, join it and leave it."""
+
+    def spoilt(tokens: list[int], kind: int) -> list[int]:
+        wrong = [(token + 1) % 485 for token in tokens]
+        drafts = [tokens, wrong, [], tokens[:7], tokens[2:], [*wrong[:3], *tokens], tokens[:4] + tokens[6:]]
+        return drafts[kind % len(drafts)]
+
+    async def later(order: int) -> list[int]:
+        await asyncio.sleep(0.003 * order)
+        draft = spoilt(CASES[order % 9].greedy, order)
+        return tokens(await run(verifier, request(order % 9, draft, max_tokens=24 - order % 5)))
+
+    found = await asyncio.gather(*(later(order) for order in range(36)))
+    assert found == [CASES[order % 9].greedy[: 24 - order % 5] for order in range(36)]
+    drafts = verifier.load().drafts
+    assert 0 < drafts.accepted < drafts.drafted
+
+
+async def test_a_stop_token_inside_an_accepted_draft_ends_the_answer(verifier: TransformersEngine) -> None:
+    greedy = CASES[0].greedy
+    stops = frozenset({greedy[4]})
+    deltas = await run(verifier, request(0, greedy, ignore_eos=False, stop_token_ids=stops))
+    assert tokens(deltas) == greedy[:4]
+    assert deltas[-1].finish is FinishReason.STOP
+    assert sum(len(delta.log_probs) for delta in deltas) == 4
+
+
+async def test_log_probs_of_drafted_tokens_are_those_of_single_steps(verifier: TransformersEngine) -> None:
+    plain = await run(verifier, request(1))
+    drafted = await run(verifier, request(1, CASES[1].greedy))
+    assert [value for delta in drafted for value in delta.log_probs] == pytest.approx(
+        [value for delta in plain for value in delta.log_probs], abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 1.0, "seed": 3}, {"repetition_penalty": 1.5}])
+async def test_a_draft_is_no_part_of_answers_that_are_not_the_models_own(
+    verifier: TransformersEngine, sampling: dict[str, Any]
+) -> None:
+    plain = tokens(await run(verifier, request(0, **sampling)))
+    assert tokens(await run(verifier, request(0, CASES[0].greedy, **sampling))) == plain
+    assert verifier.load().drafts == DraftCounts()

@@ -43,6 +43,17 @@ def sampling_of(length: int, **sampling: object) -> Sampling:
     return check_config(pb.GenerateConfig(prompt=[ids(*[1] * length)], sampling=params), INFO)
 
 
+def test_a_draft_is_checked_like_a_prompt() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_config(pb.GenerateConfig(prompt=[ids(1)], draft_token_ids=[5, 100, -1]), INFO)
+    assert [fault.field for fault in caught.value.violations] == [
+        "config.draft_token_ids[1]",
+        "config.draft_token_ids[2]",
+    ]
+    with pytest.raises(InvalidRequest, match=r"config\.draft_token_ids: over 1000 ids"):
+        check_config(pb.GenerateConfig(prompt=[ids(1)], draft_token_ids=[1] * 1001), INFO)
+
+
 def test_unset_parameters_are_greedy_with_the_default_length() -> None:
     assert sampling_of(10) == Sampling(max_tokens=DEFAULT_MAX_TOKENS)
 

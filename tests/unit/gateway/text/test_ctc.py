@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from gateway.text.ctc_text import greedy_text, has_speech
-from gateway.text.ctc_tokenizer import CtcTokenizer, CtcVocabularyError
+from gateway.text.ctc_tokenizer import CtcTokenizer
 from gateway.text.ctc_vocabulary import special_tokens
 from gateway.text.posteriors import CtcPosteriors
+from tandem.ctc import CtcVocabularyError
 from tests.golden.nano import DIRECTORY, load_golden
 
 _VOCABULARY = (DIRECTORY / "multilingual.tiktoken").read_bytes()
