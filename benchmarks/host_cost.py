@@ -28,8 +28,11 @@ from benchmarks import random_checkpoint
 from benchmarks.tier_hop import LLM_WIDTH, PUBLISHED_WIDTH
 from gateway.audio.decode import decode
 from gateway.audio.types import SAMPLE_RATE
-from tandem import AutoModelVLLM, Client
+from tandem import Client
+from tandem.inputs import recordings
 from tandem.launcher import Addresses, Tier, spawn, wait_ready
+from tandem.many import ManyOptions, transcribe_many
+from tandem.sdk_results import result_dict
 from tandem.waves import to_wav
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +99,7 @@ def tiers(model: Path, options: argparse.Namespace) -> Iterator[list[Tier]]:
         decoder = ["--model", str(model), "--listen", at.decoder, "--log-level", "WARNING"]
         encoder = ["--model", str(model), "--listen", at.encoder, "--decoder", at.decoder]
         gateway = ["--listen", at.gateway, "--encoder", at.encoder, "--http-port", "0"]
-        gateway += ["--realtime-port", "0", *options.gateway_args.split()]
+        gateway += ["--realtime-port", "0", "--local-files", *options.gateway_args.split()]
         started = []
         try:
             module = "benchmarks.instant" if options.engine == "instant" else "decoder_service"
@@ -112,8 +115,9 @@ def tiers(model: Path, options: argparse.Namespace) -> Iterator[list[Tier]]:
 
 
 def by_sdk(address: str, files: Sequence[Path], in_flight: int) -> None:
-    with AutoModelVLLM(server=address) as model:
-        model.generate(files, batch_size=in_flight, timeout=600)
+    options = ManyOptions(in_flight=in_flight, timeout=600, local_files=True)
+    for outcome in transcribe_many(address, recordings(files), options):
+        result_dict(outcome.recording.key, outcome.result(), sentences=False)
 
 
 def by_grpc(address: str, files: Sequence[Path], in_flight: int) -> None:
@@ -151,7 +155,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--files", type=int, default=40, help="184 is the guide's set")
-    parser.add_argument("--in-flight", type=int, default=32)
+    parser.add_argument("--in-flight", type=int, default=128)
     parser.add_argument("--engine", choices=("instant", "vllm", "transformers"), default="instant")
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=list(WAYS))
     parser.add_argument("--gateway-args", default="")

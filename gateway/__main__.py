@@ -21,7 +21,7 @@ from gateway.config import GatewayConfig, parse
 from gateway.keys import KeyInterceptor, KeyRing
 from gateway.live import live_sessions
 from gateway.model import fetch_model
-from gateway.pipeline import Recognizer
+from gateway.pipeline import PipelineLimits, Recognizer
 from gateway.prepare import make_preparer
 from gateway.service import GatewayService, ServiceLimits
 from gateway.telemetry import live_gauges
@@ -49,7 +49,9 @@ async def serve(config: GatewayConfig) -> None:
         [SERVICE, BATCH_SERVICE],
         interceptors=[KeyInterceptor(keys)] if keys else [],
     )
-    asr_pb2_grpc.add_AsrServiceServicer_to_server(AsrServicer(service), server.server)
+    asr_pb2_grpc.add_AsrServiceServicer_to_server(
+        AsrServicer(service, local_files=config.local_files), server.server
+    )
     batches = BatchManager(service, batch_limits(config))
     batch_pb2_grpc.add_BatchServiceServicer_to_server(BatchServicer(service, batches), server.server)
     resources = contextlib.AsyncExitStack()
@@ -59,7 +61,8 @@ async def serve(config: GatewayConfig) -> None:
         encoder = connect_encoders(config.encoder, config.tls.upstream())
         resources.push_async_callback(encoder.close)
         preparer = await resources.enter_async_context(make_preparer(config))
-        recognizer = Recognizer(await fetch_model(encoder), encoder, preparer)
+        limits = PipelineLimits(of_all_recordings=config.max_parallel_segments)
+        recognizer = Recognizer(await fetch_model(encoder), encoder, preparer, limits)
         await resources.enter_async_context(batches)
         service.sessions = await resources.enter_async_context(live_sessions(config, recognizer))
         server.beside.append(partial(service.sessions.drain, config.drain_seconds))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tandem.flags import FlagParser
+from tandem.flags import FlagParser, switch
 from tandem.rpc.security import TlsFlags, add_tls_flags
 
 DEFAULT_VAD = Path(__file__).resolve().parents[1] / "models" / "vad"
@@ -26,6 +26,9 @@ class GatewayConfig:
     max_audio_bytes: int = 512 * 1024 * 1024
     max_audio_duration: float = 4 * 3600.0
     audio_workers: int = 0
+    max_waiting_recordings: int = 512
+    max_parallel_segments: int = 768
+    local_files: bool = False
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
     metrics_port: int = 0
@@ -91,6 +94,15 @@ def parse(arguments: Sequence[str] | None = None) -> GatewayConfig:
     flags.add("max-audio-bytes", int, "largest recording accepted")
     flags.add("max-audio-duration", float, "longest recording accepted, seconds")
     flags.add("audio-workers", int, "processes that decode recordings and find their speech; 0 is one a core")
+    flags.add("max-waiting-recordings", int, "recordings that may wait for one of those; more are refused")
+    flags.add("max-parallel-segments", int, "segments of recordings at the tiers at a time")
+    flags.add(
+        "local-files",
+        switch,
+        "gRPC clients may name files of this machine; for a Unix socket only",
+        nargs="?",
+        const=True,
+    )
     flags.add("drain-seconds", float, "time for running calls after SIGTERM")
     flags.add("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")
     flags.add("metrics-port", int, "port of Prometheus metrics; 0 turns them off")
@@ -101,7 +113,10 @@ def parse(arguments: Sequence[str] | None = None) -> GatewayConfig:
     flags.add("log-level", str, "DEBUG, INFO, WARNING or ERROR")
     _add_batch_flags(flags)
     _add_live_flags(flags)
-    return GatewayConfig(**flags.parse(arguments))
+    config = GatewayConfig(**flags.parse(arguments))
+    if config.local_files and not config.listen.startswith("unix:"):
+        flags.parser.error("--local-files needs --listen unix:PATH; anybody could read files through a port")
+    return config
 
 
 def _add_batch_flags(flags: FlagParser) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from gateway.assemble import Heard, build_segment
 from gateway.audio.types import SAMPLE_RATE, Samples
-from gateway.backends.encoder import Encoder, SegmentRequest, SegmentResult
+from gateway.backends.encoder import Encoder, SegmentRequest, SegmentResult, ignore
+from gateway.gate import SegmentGate
 from gateway.model import ServedModel
 from gateway.prepare import Prepared, Preparer, Span
 from gateway.speakers.offline import name_speakers
@@ -30,9 +31,10 @@ _MAX_OVERLOAD_RETRIES = 8
 
 @dataclass(frozen=True, slots=True)
 class PipelineLimits:
-    """Bounds of one recognition: a long file must not fill the encoder's queue alone."""
+    """Segments outstanding at the tiers: of one recording, so that a long one leaves room, and of all."""
 
-    max_parallel_segments: int = 64
+    of_one_recording: int = 64
+    of_all_recordings: int = 768
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Recognizer:
         self._encoder = encoder
         self._preparer = preparer
         self._limits = limits or PipelineLimits()
+        self._gate = SegmentGate(self._limits.of_all_recordings, lambda: encoder.capacity)
 
     async def recognize(
         self,
@@ -127,12 +130,14 @@ class Recognizer:
         request_id: str,
         on_segment: Callable[[Segment], None] | None,
     ) -> list[Transcribed]:
-        gate = asyncio.Semaphore(self._limits.max_parallel_segments)
+        places = asyncio.Semaphore(self._limits.of_one_recording)
 
         async def one(index: int, span: Span) -> Transcribed:
-            async with gate:
-                samples = prepared.samples(span)
-                return await self.transcribe_span(samples, span, options, f"{request_id}/{index}")
+            seconds = (span.end - span.start) / SAMPLE_RATE
+            async with places, self._gate.segment(seconds) as encoded:
+                return await self.transcribe_span(
+                    prepared.samples(span), span, options, f"{request_id}/{index}", on_encoded=encoded
+                )
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -152,8 +157,12 @@ class Recognizer:
         options: RecognizeOptions,
         request_id: str,
         previous_text: str = "",
+        on_encoded: Callable[[], None] = ignore,
     ) -> Transcribed:
-        """One segment of `samples`, with times from their start; its text continues `previous_text`."""
+        """One segment of `samples`, with times from their start; its text continues `previous_text`.
+
+        `on_encoded` is called when only the decoder has work left, if it comes to that.
+        """
         duration = (span.end - span.start) / SAMPLE_RATE
         if duration > self.model.info.max_segment:
             limit = self.model.info.max_segment
@@ -165,11 +174,11 @@ class Recognizer:
             request_id=request_id,
             speakers=options.speakers,
         )
-        result = await self._send(request)
+        result = await self._send(request, on_encoded)
         if options.hotwords and self._is_silent(result):
             # Long hotword lists are read out in silence; without them the prompt asks for nothing.
             plain = replace(request, prompt=self._prompt(replace(options, hotwords=()), previous_text))
-            result = await self._send(plain)
+            result = await self._send(plain, on_encoded)
             request = plain
         heard = Heard(span, request, result, previous_text)
         began = time.perf_counter()
@@ -193,11 +202,12 @@ class Recognizer:
             and not has_speech(result.posteriors, tokenizer)
         )
 
-    async def _send(self, request: SegmentRequest) -> SegmentResult:
+    async def _send(self, request: SegmentRequest, on_encoded: Callable[[], None]) -> SegmentResult:
         """Admitted work waits out a full encoder queue instead of failing half-way through a file."""
+        ctc = self.model.info.has_ctc
         for _ in range(_MAX_OVERLOAD_RETRIES):
             try:
-                return await self._encoder.transcribe(request, ctc=self.model.info.has_ctc)
+                return await self._encoder.transcribe(request, ctc=ctc, on_encoded=on_encoded)
             except Overloaded as error:
                 await asyncio.sleep(error.retry_after or 0.5)
-        return await self._encoder.transcribe(request, ctc=self.model.info.has_ctc)
+        return await self._encoder.transcribe(request, ctc=ctc, on_encoded=on_encoded)

@@ -101,5 +101,6 @@ async def make_preparer(config: GatewayConfig) -> AsyncIterator[Preparer]:
     limits = DecodeLimits(max_bytes=config.max_audio_bytes, max_seconds=config.max_audio_duration)
     check_vad_model(config.vad_model)
     workers = config.audio_workers or available_cores()
-    async with AudioPool(workers, limits, vad_model=config.vad_model) as pool:
+    waiting = config.max_waiting_recordings
+    async with AudioPool(workers, limits, max_waiting=waiting, vad_model=config.vad_model) as pool:
         yield Preparer(pool)

@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -25,7 +26,8 @@ from tandem.rpc.status import from_rpc_error
 from tandem.waves import SAMPLE_RATE, to_wav
 
 Audio: TypeAlias = Any
-"""A recording: its bytes, the path of its file, or samples (array or tensor, float in [-1, 1] or int16)."""
+"""A recording: its bytes, the path of its file, samples (array or tensor, float in [-1, 1] or int16), or a
+ServerFile."""
 
 _UNLIMITED = -1
 """The server's limits count, not this side's: a recording is as large as it is."""
@@ -40,13 +42,24 @@ def load_audio(audio: Audio, sample_rate: int = SAMPLE_RATE) -> bytes:
     return to_wav(audio, sample_rate)
 
 
+@dataclass(frozen=True, slots=True)
+class ServerFile:
+    """A recording that the server reads itself: it is on this machine and was started with --local-files."""
+
+    path: Path
+
+
 def _request(audio: Audio, options: RecognizeOptions | None, sample_rate: int) -> pb.RecognizeRequest:
     config = options_to_config(options or RecognizeOptions())
+    if isinstance(audio, ServerFile):
+        return pb.RecognizeRequest(config=config, audio_path=str(audio.path.resolve()))
     return pb.RecognizeRequest(config=config, audio=load_audio(audio, sample_rate))
 
 
 def _budget(request: pb.RecognizeRequest, timeout: float | None) -> float:
-    return recommended_timeout(request.audio) if timeout is None else timeout
+    if timeout is not None:
+        return timeout
+    return recommended_timeout(Path(request.audio_path) if request.audio_path else request.audio)
 
 
 def _rest(started: float, budget: float) -> float | None:

@@ -70,6 +70,8 @@ class EngineOptions:
             addresses=Addresses.unix(directory),
             encoder_args=self.encoder_args(),
             decoder_args=self.decoder_args(),
+            # Only this user gets into the directory of the socket.
+            gateway_args=["--local-files"],
             log_dir=directory,
         )
 

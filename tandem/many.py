@@ -6,14 +6,17 @@ from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from tandem.access import Access
-from tandem.client import Client
+from tandem.client import Client, ServerFile
 from tandem.errors import LimitExceeded, TandemError
 from tandem.inputs import Recording
 from tandem.patience import recommended_timeout
 from tandem.results import RecognizeOptions, Transcript
 
+IN_FLIGHT = 128
+"""Recordings of a minute that keep a GPU busy; a slower server lets them wait."""
 _AHEAD = 4
 """A long recording at the head does not stop those behind it: so many times in_flight may be done or wait."""
 
@@ -52,13 +55,15 @@ def named(name: str, error: Failure) -> Exception:
 @dataclass(frozen=True, slots=True)
 class ManyOptions:
     """`in_flight`: recordings sent at the same time. `timeout`: seconds for each, None scales with its
-    duration and with `in_flight`. `whole_if_possible`: one segment where the model's limit allows it."""
+    duration and with `in_flight`. `whole_if_possible`: one segment where the model's limit allows it.
+    `local_files`: the server was started with --local-files and reads files itself."""
 
     recognize: RecognizeOptions = field(default_factory=RecognizeOptions)
-    in_flight: int = 16
+    in_flight: int = IN_FLIGHT
     timeout: float | None = None
     whole_if_possible: bool = False
     access: Access | None = None
+    local_files: bool = False
 
 
 def transcribe_many(
@@ -82,7 +87,7 @@ def transcribe_many(
 
 def _transcribe(client: Client, item: Recording, options: ManyOptions) -> Outcome:
     try:
-        audio = item.load()
+        audio = _for_server(item) if options.local_files else item.load()
         timeout = options.timeout
         if timeout is None:
             timeout = recommended_timeout(audio) * options.in_flight
@@ -91,7 +96,15 @@ def _transcribe(client: Client, item: Recording, options: ManyOptions) -> Outcom
         return Outcome(item, error=error)
 
 
-def _ask(client: Client, audio: bytes, options: ManyOptions, timeout: float) -> Transcript:
+def _for_server(item: Recording) -> bytes | Path:
+    """The file that a server on this machine can read itself, or the recording."""
+    source = item.source
+    # A pipe, say, only this process can read.
+    return source if isinstance(source, Path) and source.is_file() else item.load()
+
+
+def _ask(client: Client, source: bytes | Path, options: ManyOptions, timeout: float) -> Transcript:
+    audio = ServerFile(source) if isinstance(source, Path) else source
     wanted = options.recognize
     if options.whole_if_possible:
         try:

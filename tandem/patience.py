@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tenacity
@@ -17,6 +19,8 @@ _SECONDS_PER_AUDIO_SECOND = 2.0
 _LOWEST_BYTE_RATE = 2000
 """Of compressed speech: 16 kbit/s."""
 
+_HEAD_BYTES = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -27,14 +31,20 @@ class Patience:
     max_delay: float = 10.0
 
 
-def recommended_timeout(audio: bytes) -> float:
+def recommended_timeout(audio: bytes | Path) -> float:
     """Seconds to wait for a recording's transcript: a minute and twice its duration.
 
-    The duration of compressed audio is not known here: the longest that its size allows counts.
+    The duration of compressed audio is not known here: the longest that its size allows counts. Raises
+    OSError for a file that cannot be read.
     """
-    duration = wav_duration(audio)
+    if isinstance(audio, Path):
+        with audio.open("rb") as file:
+            head, size = file.read(_HEAD_BYTES), os.fstat(file.fileno()).st_size
+    else:
+        head, size = audio, len(audio)
+    duration = wav_duration(head, size)
     if duration is None:
-        duration = len(audio) / _LOWEST_BYTE_RATE
+        duration = size / _LOWEST_BYTE_RATE
     return _BASE_SECONDS + _SECONDS_PER_AUDIO_SECOND * duration
 
 

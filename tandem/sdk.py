@@ -6,13 +6,14 @@ import logging
 import math
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from tandem.access import Access
 from tandem.errors import Unavailable
 from tandem.inputs import Input, recordings
-from tandem.many import ManyOptions, Outcome, transcribe_many
+from tandem.many import IN_FLIGHT, ManyOptions, Outcome, transcribe_many
 from tandem.results import RecognizeOptions, SilenceStep
 from tandem.sdk_results import result_dict
 from tandem.waves import SAMPLE_RATE
@@ -60,6 +61,10 @@ class _Model:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _options(self, wanted: RecognizeOptions, in_flight: int, timeout: float | None) -> ManyOptions:
+        own = self._services is not None
+        return ManyOptions(wanted, in_flight, timeout, access=self._access, local_files=own)
 
     def _outcomes(self, inputs: Input, sample_rate: int, options: ManyOptions) -> Iterator[Outcome]:
         if not self._close.alive:
@@ -134,7 +139,7 @@ class AutoModelVLLM(_Model):
         spk: bool = False,
         num_speakers: int | None = None,
         sentence_info: bool = False,
-        batch_size: int = 16,
+        batch_size: int = IN_FLIGHT,
         sample_rate: int = SAMPLE_RATE,
         on_error: Literal["raise", "skip"] = "raise",
         timeout: float | None = None,
@@ -157,7 +162,7 @@ class AutoModelVLLM(_Model):
             silence_schedule=schedule_steps(silence_schedule),
             max_new_tokens=max_new_tokens,
         )
-        options = ManyOptions(wanted, batch_size, timeout, access=self._access)
+        options = self._options(wanted, batch_size, timeout)
         return self._results(input, sample_rate, options, on_error, sentence_info or spk)
 
 
@@ -203,7 +208,7 @@ class FunASRNanoVLLM(_Model):
         language: str | None = None,
         itn: bool = True,
         max_new_tokens: int | None = None,
-        batch_size: int = 16,
+        batch_size: int = IN_FLIGHT,
         sample_rate: int = SAMPLE_RATE,
         on_error: Literal["raise", "skip"] = "raise",
         timeout: float | None = None,
@@ -212,7 +217,7 @@ class FunASRNanoVLLM(_Model):
         wanted = RecognizeOptions(
             language=language, hotwords=_words(hotwords), itn=itn, max_new_tokens=max_new_tokens
         )
-        options = ManyOptions(wanted, batch_size, timeout, whole_if_possible=True, access=self._access)
+        options = replace(self._options(wanted, batch_size, timeout), whole_if_possible=True)
         return self._results(inputs, sample_rate, options, on_error, sentences=False)
 
 

@@ -50,12 +50,15 @@ def _header(code: int, data: npt.NDArray[Any], rate: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body) + data.nbytes) + body
 
 
-def wav_duration(data: bytes) -> float | None:
-    """Seconds of audio in a WAV file by its byte rate; None when it is something else."""
+def wav_duration(data: bytes, size: int) -> float | None:
+    """Seconds of audio in a WAV file of `size` bytes by its byte rate; None when it is something else.
+
+    `data` is the file, or no less than its first 4 KiB.
+    """
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return None
     at = data.find(b"fmt ", 12, 4096)
     if at < 0 or len(data) < at + 24:
         return None
     (byte_rate,) = struct.unpack_from("<I", data, at + 16)
-    return len(data) / byte_rate if byte_rate else None
+    return size / byte_rate if byte_rate else None

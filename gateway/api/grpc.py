@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from gateway.api.streaming import streaming_recognize
 from gateway.service import GatewayService
@@ -19,10 +21,11 @@ SERVICE = "tandem.asr.v1.AsrService"
 
 
 class AsrServicer(asr_pb2_grpc.AsrServiceServicer):
-    """Answers Unavailable until the service is ready."""
+    """Answers Unavailable until the service is ready. With `local_files` clients may name files to read."""
 
-    def __init__(self, service: GatewayService) -> None:
+    def __init__(self, service: GatewayService, *, local_files: bool = False) -> None:
         self._service = service
+        self._local_files = local_files
 
     @handlers.unary
     async def Recognize(
@@ -30,11 +33,26 @@ class AsrServicer(asr_pb2_grpc.AsrServiceServicer):
     ) -> pb.RecognizeResponse:
         recognizer = self._service.ready()
         options = config_to_options(request.config)
+        audio = self._file(request) if request.audio_path else self._bytes(request)
+        return transcript_to_response(await recognizer.recognize(audio, options))
+
+    def _bytes(self, request: pb.RecognizeRequest) -> bytes:
         audio = request.audio
         if not audio:
             raise InvalidRequest.of("audio", "is empty")
         self._service.limits.check_bytes(len(audio))
-        return transcript_to_response(await recognizer.recognize(audio, options))
+        return audio
+
+    def _file(self, request: pb.RecognizeRequest) -> Path:
+        if not self._local_files:
+            raise InvalidRequest.of("audio_path", "this server takes no paths; send the recording as audio")
+        if request.audio:
+            raise InvalidRequest.of("audio_path", "came with audio; send one of them")
+        path = Path(request.audio_path)
+        if not (path.is_absolute() and path.is_file() and os.access(path, os.R_OK)):
+            raise InvalidRequest.of("audio_path", "is not the absolute path of a file that can be read")
+        self._service.limits.check_bytes(path.stat().st_size)
+        return path
 
     @handlers.streaming
     async def StreamingRecognize(

@@ -84,11 +84,17 @@ class EncoderLoad:
 class Encoder(Protocol):
     """What the gateway asks of the encoder tier: EncoderBackend, or a pool of them."""
 
+    @property
+    def capacity(self) -> float:
+        """Seconds of audio that may wait in the tier's queues; known from the first `model_info` on."""
+
     async def model_info(self, timeout: float = ...) -> ModelInfo: ...
 
     async def tokenizers(self, timeout: float = ...) -> dict[str, bytes]: ...
 
-    async def transcribe(self, request: SegmentRequest, *, ctc: bool) -> SegmentResult: ...
+    async def transcribe(
+        self, request: SegmentRequest, *, ctc: bool, on_encoded: Callable[[], None] = ...
+    ) -> SegmentResult: ...
 
     async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None: ...
 
@@ -97,7 +103,7 @@ class Encoder(Protocol):
     async def close(self) -> None: ...
 
 
-def _ignore() -> None:
+def ignore() -> None:
     """Nobody waits for the encoding."""
 
 
@@ -112,13 +118,18 @@ class EncoderBackend:
         self._stub: encoder_pb2_grpc.EncoderServiceAsyncStub = encoder_pb2_grpc.EncoderServiceStub(
             self._channel
         )
+        self.capacity = 0.0
 
     async def model_info(self, timeout: float = 5.0) -> ModelInfo:
         """Raises Unavailable while no encoder is ready."""
         try:
-            info = await self._stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=timeout)
+            info, load = await asyncio.gather(
+                self._stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=timeout),
+                self._stub.GetLoad(pb.GetLoadRequest(), timeout=timeout),
+            )
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
+        self.capacity = load.max_queued_audio_seconds
         return ModelInfo(
             model=info.model,
             model_hash=info.model_hash,
@@ -154,10 +165,11 @@ class EncoderBackend:
         if health.status != health_pb2.HealthCheckResponse.SERVING:
             raise Unavailable("the encoder does not want requests")
         busy = load.queued_audio_seconds + load.running_audio_seconds
+        self.capacity = load.max_queued_audio_seconds
         return EncoderLoad(busy, load.audio_seconds_per_second)
 
     async def transcribe(
-        self, request: SegmentRequest, *, ctc: bool, on_encoded: Callable[[], None] = _ignore
+        self, request: SegmentRequest, *, ctc: bool, on_encoded: Callable[[], None] = ignore
     ) -> SegmentResult:
         """Encode and decode one segment. Raises the tier's own typed error.
 

@@ -18,6 +18,7 @@ from gateway.backends.encoder import (
     ModelInfo,
     SegmentRequest,
     SegmentResult,
+    ignore,
 )
 from gateway.backends.member import Member
 from gateway.backends.targets import Resolve, is_pool, resolver
@@ -71,9 +72,20 @@ class EncoderPool:
     async def tokenizers(self, timeout: float = 60.0) -> dict[str, bytes]:
         return await self._first(lambda member: member.backend.tokenizers(timeout))
 
-    async def transcribe(self, request: SegmentRequest, *, ctc: bool) -> SegmentResult:
+    @property
+    def capacity(self) -> float:
+        """Seconds of audio that may wait in the queues of all members that take requests."""
+        return sum(member.backend.capacity for member in self._members.values() if member.up)
+
+    async def transcribe(
+        self, request: SegmentRequest, *, ctc: bool, on_encoded: Callable[[], None] = ignore
+    ) -> SegmentResult:
         async def call(member: Member, encoded: Callable[[], None]) -> SegmentResult:
-            return await member.backend.transcribe(request, ctc=ctc, on_encoded=encoded)
+            def done() -> None:
+                encoded()
+                on_encoded()
+
+            return await member.backend.transcribe(request, ctc=ctc, on_encoded=done)
 
         return await self._place(len(request.samples), call)
 

@@ -19,7 +19,7 @@ from tandem.cli.progress import Meter
 from tandem.errors import InvalidRequest, TandemError, Unavailable
 from tandem.inputs import Recording, recordings
 from tandem.local import LocalServices
-from tandem.many import ManyOptions, Outcome, transcribe_many
+from tandem.many import IN_FLIGHT, ManyOptions, Outcome, transcribe_many
 from tandem.results import RecognizeOptions, Transcript
 
 
@@ -30,7 +30,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--input", nargs="+", default=[], metavar="FILE", help="more of these")
     add_server_flag(parser)
     parser.add_argument(
-        "--batch-size", "--concurrency", type=_positive, default=16, help="files in flight at the same time"
+        "--batch-size",
+        "--concurrency",
+        type=_positive,
+        default=IN_FLIGHT,
+        help="files in flight at the same time",
     )
     parser.add_argument("--timeout", type=float, help="seconds for one file; unset follows its duration")
     _add_recognition_flags(parser)
@@ -100,7 +104,13 @@ def _is_there(item: Recording) -> bool:
 def _transcribe(items: Sequence[Recording], sink: Sink, options: argparse.Namespace) -> int:
     """How many failed."""
     access = access_of(options) if options.server else None
-    many = ManyOptions(_wanted(options), options.batch_size, options.timeout, access=access)
+    many = ManyOptions(
+        _wanted(options),
+        options.batch_size,
+        options.timeout,
+        access=access,
+        local_files=not options.server,
+    )
     failed = 0
     with (
         _ended_by_sigterm(),

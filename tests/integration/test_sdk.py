@@ -13,13 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import torch
 
 from tandem import AutoModelVLLM, Client, FunASRNanoVLLM, RecognizeOptions
-from tandem.errors import InvalidAudio, LimitExceeded
+from tandem.asr.v1 import asr_pb2, asr_pb2_grpc
+from tandem.errors import InvalidAudio, InvalidRequest, LimitExceeded
 from tandem.launcher import LaunchError
+from tandem.rpc.status import from_rpc_error
 from tests.support.processes import children, is_gone
 from tests.support.recordings import recording, recording_path
 from tests.support.services import NANO
@@ -207,3 +210,25 @@ def test_a_closed_model_says_so() -> None:
     model.close()
     with pytest.raises(ValueError, match="closed"):
         model.generate("a.wav")
+
+
+def test_own_services_read_files_themselves_and_say_what_is_wrong_with_a_path(
+    model: AutoModelVLLM, paths: list[str], tmp_path: Path
+) -> None:
+    by_path, by_bytes = (model.generate(item)[0] for item in (paths[0], Path(paths[0]).read_bytes()))
+    assert {**by_path, "key": ""} == {**by_bytes, "key": ""}
+    assert by_path["text"]
+    with grpc.insecure_channel(model.server) as channel:
+        stub = asr_pb2_grpc.AsrServiceStub(channel)
+        by_name = stub.Recognize(asr_pb2.RecognizeRequest(audio_path=paths[0]), timeout=60)
+        assert by_name.text == by_path["text"]
+        for bad in (
+            {"audio_path": os.path.relpath(paths[0])},
+            {"audio_path": str(tmp_path)},
+            {"audio_path": str(tmp_path / "missing.wav")},
+            {"audio_path": paths[0], "audio": b"RIFF"},
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                stub.Recognize(asr_pb2.RecognizeRequest(**bad), timeout=60)
+            error = from_rpc_error(refused.value)
+            assert isinstance(error, InvalidRequest) and error.violations[0].field == "audio_path"

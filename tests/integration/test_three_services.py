@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tandem import Client, RecognizeOptions
+from tandem.client import ServerFile
 from tandem.errors import InvalidAudio, InvalidRequest, LimitExceeded
 from tandem.launcher import Stack
 from tests.support.services import NANO, stack
@@ -55,6 +56,9 @@ def test_errors_of_each_kind_are_typed_and_the_service_goes_on(client: Client) -
     with pytest.raises(InvalidRequest) as empty:
         client.recognize(b"", short, timeout=30)
     assert [violation.field for violation in empty.value.violations] == ["audio"]
+    with pytest.raises(InvalidRequest) as path:
+        client.recognize(ServerFile(NANO / "mandarin_206ms.wav"), short, timeout=30)
+    assert [violation.field for violation in path.value.violations] == ["audio_path"]
     with pytest.raises(InvalidAudio):
         client.recognize(b"this is no recording" * 50, short, timeout=30)
     with pytest.raises(LimitExceeded):

@@ -1,0 +1,76 @@
+"""What all recordings together may have outstanding at the tiers: enough to keep them busy, and no more.
+
+Waiting here costs nothing, while a segment that a full queue refuses has been sent for nothing. Live audio
+does not wait here: the encoders' queues keep room for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+# Of the encoders' queues. The rest is for live audio.
+_SHARE = 0.75
+
+
+class SegmentGate:
+    """First come, first served. Used from one event loop.
+
+    max_segments: sent and not yet answered. capacity: seconds of audio that the encoders' queues hold.
+    """
+
+    def __init__(self, max_segments: int, capacity: Callable[[], float]) -> None:
+        self._places = asyncio.Semaphore(max_segments)
+        self._capacity = capacity
+        self._unencoded = 0.0
+        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+
+    @contextlib.asynccontextmanager
+    async def segment(self, seconds: float) -> AsyncIterator[Callable[[], None]]:
+        """A place for one segment; call what it gives when the segment is encoded, or leave the block."""
+        async with self._places:
+            await self._enter(seconds)
+            inside = True
+
+            def encoded() -> None:
+                nonlocal inside
+                if inside:
+                    inside = False
+                    self._leave(seconds)
+
+            try:
+                yield encoded
+            finally:
+                encoded()
+
+    async def _enter(self, seconds: float) -> None:
+        if not self._waiting and self._fits(seconds):
+            self._unencoded += seconds
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((seconds, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._waiting.remove((seconds, turn))
+                self._admit()
+            else:
+                self._leave(seconds)
+            raise
+
+    def _leave(self, seconds: float) -> None:
+        self._unencoded = max(0.0, self._unencoded - seconds)
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self._fits(self._waiting[0][0]):
+            seconds, turn = self._waiting.popleft()
+            self._unencoded += seconds
+            turn.set_result(None)
+
+    def _fits(self, seconds: float) -> bool:
+        """One segment always does when there is no other."""
+        return self._unencoded <= 0 or self._unencoded + seconds <= _SHARE * self._capacity()

@@ -1,0 +1,93 @@
+"""What recordings may have outstanding: bounds in segments and seconds, in the order they came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.gate import SegmentGate
+
+
+class Sender:
+    """Sends segments through a gate; `inside` are those at the encoder, `sent` all that were let in."""
+
+    def __init__(self, gate: SegmentGate) -> None:
+        self.gate = gate
+        self.sent: list[str] = []
+        self.encoded: dict[str, Callable[[], None]] = {}
+        self.answered: dict[str, asyncio.Event] = {}
+
+    def send(self, name: str, seconds: float) -> asyncio.Task[None]:
+        return asyncio.create_task(self._send(name, seconds))
+
+    async def _send(self, name: str, seconds: float) -> None:
+        async with self.gate.segment(seconds) as encoded:
+            self.sent.append(name)
+            self.encoded[name], self.answered[name] = encoded, asyncio.Event()
+            await self.answered[name].wait()
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_segments_wait_for_room_in_the_queues_and_go_in_the_order_they_came() -> None:
+    sender = Sender(SegmentGate(10, lambda: 100.0))
+    tasks = [sender.send(name, seconds) for name, seconds in (("a", 40), ("b", 30), ("c", 50), ("d", 1))]
+    await settle()
+    assert sender.sent == ["a", "b"]
+    sender.encoded["b"]()
+    await settle()
+    assert sender.sent == ["a", "b"]
+    sender.encoded["a"]()
+    sender.encoded["a"]()
+    await settle()
+    assert sender.sent == ["a", "b", "c", "d"]
+    for event in sender.answered.values():
+        event.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_no_more_segments_are_unanswered_than_allowed() -> None:
+    sender = Sender(SegmentGate(2, lambda: 100.0))
+    tasks = [sender.send(name, 1.0) for name in "abc"]
+    await settle()
+    sender.encoded["a"]()
+    await settle()
+    assert sender.sent == ["a", "b"]
+    sender.answered["b"].set()
+    await settle()
+    assert sender.sent == ["a", "b", "c"]
+    for event in sender.answered.values():
+        event.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_segment_longer_than_the_queue_goes_alone() -> None:
+    sender = Sender(SegmentGate(10, lambda: 0.0))
+    tasks = [sender.send(name, 60.0) for name in "ab"]
+    await settle()
+    assert sender.sent == ["a"]
+    sender.answered["a"].set()
+    await settle()
+    assert sender.sent == ["a", "b"]
+    sender.answered["b"].set()
+    await asyncio.gather(*tasks)
+
+
+async def test_cancelled_segments_leave_no_hole() -> None:
+    sender = Sender(SegmentGate(10, lambda: 100.0))
+    running, waiting, behind = sender.send("a", 70), sender.send("b", 70), sender.send("c", 5)
+    await settle()
+    waiting.cancel()
+    await settle()
+    assert sender.sent == ["a", "c"]
+    running.cancel()
+    behind.cancel()
+    await settle()
+    last = sender.send("d", 75)
+    await settle()
+    assert sender.sent == ["a", "c", "d"]
+    last.cancel()
+    await asyncio.gather(running, waiting, behind, last, return_exceptions=True)
