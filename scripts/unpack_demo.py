@@ -1,7 +1,7 @@
 """Unpacks models/demo/model.pt.xz: bfloat16 weights are a third smaller in git that way.
 
-    python scripts/unpack_demo.py            # model.pt.xz -> model.pt, where it is missing or older
-    python scripts/unpack_demo.py --pack     # model.pt -> model.pt.xz, after training
+python scripts/unpack_demo.py            # model.pt.xz -> model.pt, where it is missing or older
+python scripts/unpack_demo.py --pack     # model.pt -> model.pt.xz, after training
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def pack(directory: Path = DEMO) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pack", action="store_true")
     parser.add_argument("--model", type=Path, default=DEMO, help="directory of the checkpoint")
     options = parser.parse_args()
