@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tandem.patience import Patience
     from tandem.results import RecognizeOptions, Segment, SilenceStep, TimestampSource, Transcript, Word
     from tandem.sdk import AutoModelVLLM, FunASRNanoVLLM
+    from tandem.sdk_streaming import FunASRNanoStreamingVLLM
     from tandem.streaming_client import LiveStream, StreamOptions, stream
 
 _HOME = {
@@ -20,6 +21,7 @@ _HOME = {
     "AutoModelVLLM": "tandem.sdk",
     "BatchClient": "tandem.batch_client",
     "Client": "tandem.client",
+    "FunASRNanoStreamingVLLM": "tandem.sdk_streaming",
     "FunASRNanoVLLM": "tandem.sdk",
     "LiveStream": "tandem.streaming_client",
     "Patience": "tandem.patience",
@@ -39,6 +41,7 @@ __all__ = [
     "AutoModelVLLM",
     "BatchClient",
     "Client",
+    "FunASRNanoStreamingVLLM",
     "FunASRNanoVLLM",
     "LiveStream",
     "Patience",

@@ -75,6 +75,13 @@ class Refined:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointReached:
+    """Everything that was sent before checkpoint `number` has its results."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The last event."""
 
@@ -82,4 +89,4 @@ class Ended:
     duration: float
 
 
-LiveEvent = SpeechBegan | SpeechEnded | Partial | Final | Refined | Ended
+LiveEvent = SpeechBegan | SpeechEnded | Partial | Final | Refined | CheckpointReached | Ended

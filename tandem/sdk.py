@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from tandem.access import Access
@@ -16,6 +14,7 @@ from tandem.inputs import Input, recordings
 from tandem.many import IN_FLIGHT, ManyOptions, Outcome, transcribe_many
 from tandem.results import RecognizeOptions, SilenceStep
 from tandem.sdk_results import result_dict
+from tandem.sdk_services import Services, hotword_list
 from tandem.waves import SAMPLE_RATE
 
 log = logging.getLogger("tandem.sdk")
@@ -32,46 +31,17 @@ def schedule_steps(schedule: Schedule | None) -> tuple[SilenceStep, ...]:
     return tuple(steps)
 
 
-class _Model:
-    """What both classes share: the services, and one call over many recordings."""
-
-    def __init__(self, server: str | None, access: Access | None = None, **engine: Any) -> None:
-        self._access = access
-        self._services = None
-        self._close = weakref.finalize(self, lambda: None)
-        if server is not None:
-            self.server = server
-            return
-        # Only local use needs what the services are made of.
-        from tandem.local import EngineOptions, LocalServices
-
-        self._services = LocalServices(EngineOptions(**engine))
-        self.server = self._services.address
-        self._close.detach()
-        self._close = weakref.finalize(self, self._services.close)
-
-    def close(self) -> None:
-        """End the services that this object started. Also done when it is collected, and at exit."""
-        self._close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+class _Model(Services):
+    """What both classes share: one call over many recordings."""
 
     def _options(self, wanted: RecognizeOptions, in_flight: int, timeout: float | None) -> ManyOptions:
-        own = self._services is not None
-        return ManyOptions(wanted, in_flight, timeout, access=self._access, local_files=own)
+        return ManyOptions(wanted, in_flight, timeout, access=self.access, local_files=self.is_local)
 
     def _outcomes(self, inputs: Input, sample_rate: int, options: ManyOptions) -> Iterator[Outcome]:
-        if not self._close.alive:
-            raise ValueError("the model has been closed")
+        self.check_open()
         for outcome in transcribe_many(self.server, recordings(inputs, sample_rate), options):
-            if isinstance(outcome.error, Unavailable) and self._services is not None:
-                self._services.check()
+            if isinstance(outcome.error, Unavailable):
+                self.check_alive()
             yield outcome
 
     def _results(
@@ -153,7 +123,7 @@ class AutoModelVLLM(_Model):
         """
         wanted = RecognizeOptions(
             language=language,
-            hotwords=_words(hotwords),
+            hotwords=hotword_list(hotwords),
             itn=itn,
             vad=vad,
             speakers=spk,
@@ -215,14 +185,7 @@ class FunASRNanoVLLM(_Model):
     ) -> list[dict[str, Any]]:
         """A dict per recording, in order, as AutoModelVLLM.generate gives them."""
         wanted = RecognizeOptions(
-            language=language, hotwords=_words(hotwords), itn=itn, max_new_tokens=max_new_tokens
+            language=language, hotwords=hotword_list(hotwords), itn=itn, max_new_tokens=max_new_tokens
         )
         options = replace(self._options(wanted, batch_size, timeout), whole_if_possible=True)
         return self._results(inputs, sample_rate, options, on_error, sentences=False)
-
-
-def _words(hotwords: Sequence[str]) -> tuple[str, ...]:
-    """A string is a comma-separated list: its characters are never meant."""
-    if isinstance(hotwords, str):
-        return tuple(word.strip() for word in hotwords.split(",") if word.strip())
-    return tuple(hotwords)

@@ -33,6 +33,8 @@ _FIRST_DELAY, _MAX_DELAY = 0.1, 2.0
 class StreamOptions:
     """How to recognise live audio, and what its samples are. `client_endpoint`: only finalize() ends speech.
 
+    `at_checkpoints`: partial text comes at checkpoint() only. `rollback_chars`: the last characters of a
+    partial that are never fixed; None leaves it to the server (8).
     A broken connection is taken up again for `reconnect` seconds; 0 gives up at once.
     """
 
@@ -41,6 +43,8 @@ class StreamOptions:
     sample_rate: int = 16_000
     interim: bool = True
     client_endpoint: bool = False
+    at_checkpoints: bool = False
+    rollback_chars: int | None = None
     reconnect: float = 25.0
 
 
@@ -90,6 +94,10 @@ class LiveStream:
     def finalize(self) -> None:
         """End the utterance now."""
         self._log.add(pb.StreamingRecognizeRequest(finalize=pb.FinalizeUtterance()))
+
+    def checkpoint(self, number: int) -> None:
+        """Ask for the text of what has been sent so far; CheckpointReached(number) follows it."""
+        self._log.add(pb.StreamingRecognizeRequest(checkpoint=pb.Checkpoint(id=number)))
 
     def update(self, *, language: str | None = None, hotwords: Iterable[str] | None = None) -> None:
         """New language ("" lets the model decide) or hotwords; None leaves them as they are."""

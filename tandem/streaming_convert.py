@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tandem.asr.v1 import asr_pb2 as pb
 from tandem.convert import options_to_config, segment_from_message
 from tandem.live_events import (
+    CheckpointReached,
     Ended,
     EndReason,
     Final,
@@ -58,11 +59,13 @@ def streaming_config(options: StreamOptions) -> pb.StreamingConfig:
     """The first message of a call."""
     recognition = options_to_config(options.recognize)
     recognition.endpoint.client_endpoint = options.client_endpoint
+    interim = pb.InterimConfig(at_checkpoints=options.at_checkpoints, rollback_chars=options.rollback_chars)
     return pb.StreamingConfig(
         recognition=recognition,
         encoding=options.encoding.message,
         sample_rate_hertz=options.sample_rate,
         interim_results=options.interim,
+        interim=interim,
     )
 
 
@@ -77,6 +80,8 @@ def event_of(response: pb.StreamingRecognizeResponse) -> LiveEvent | None:
         at = seconds(response.speech.offset)
         begins = response.speech.type == pb.SpeechEvent.TYPE_BEGIN
         return SpeechBegan(response.speech.index, at) if begins else SpeechEnded(response.speech.index, at)
+    if kind == "checkpoint":
+        return CheckpointReached(response.checkpoint.id)
     if kind == "ended":
         ended = response.ended
         return Ended(_REASONS.get(ended.reason, EndReason.CLIENT), seconds(ended.audio_duration))

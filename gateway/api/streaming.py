@@ -143,6 +143,8 @@ class Pump:
             self.session.finalize()
         elif kind == "update":
             self._update(message.update)
+        elif kind == "checkpoint":
+            self.session.checkpoint(message.checkpoint.id)
         else:
             raise InvalidRequest.of("payload", "config may only be the first message")
 

@@ -8,6 +8,7 @@ from gateway.audio.live import LiveDecoder, OpusDecoder, RawDecoder
 from gateway.audio.types import RawEncoding
 from gateway.session.config import PartialPolicy, SessionOptions
 from gateway.session.events import (
+    CheckpointReached,
     Cursors,
     Ended,
     EndReason,
@@ -40,9 +41,11 @@ _REASONS = {
 
 def session_options(config: pb.StreamingConfig, partials: PartialPolicy) -> SessionOptions:
     """What the client asks of a new session; InvalidRequest names the field that makes no sense."""
-    policy = partials
+    policy = replace(partials, at_checkpoints=config.interim.at_checkpoints)
     if config.HasField("interim_results") and not config.interim_results:
         policy = replace(policy, enabled=False)
+    if config.interim.HasField("rollback_chars"):
+        policy = replace(policy, rollback_chars=config.interim.rollback_chars)
     return SessionOptions(
         recognize=config_to_options(config.recognition),
         client_endpoint=config.recognition.endpoint.client_endpoint,
@@ -104,6 +107,8 @@ def response(update: Update, *, interim: bool) -> pb.StreamingRecognizeResponse 
         message.speech.CopyFrom(_speech(pb.SpeechEvent.TYPE_BEGIN, event))
     elif isinstance(event, SpeechEnded):
         message.speech.CopyFrom(_speech(pb.SpeechEvent.TYPE_END, event))
+    elif isinstance(event, CheckpointReached):
+        message.checkpoint.CopyFrom(pb.CheckpointReached(id=event.number))
     elif isinstance(event, Ended):
         ended = pb.SessionEnded(audio_duration=duration(event.duration), reason=_REASONS[event.reason])
         message.ended.CopyFrom(ended)

@@ -17,6 +17,7 @@ class PartialPolicy:
     utterance start from nothing, later ones continue the confirmed text, and the last `rollback_chars`
     characters of a hypothesis are never confirmed. `speculate_after` into a pause the final decode starts.
     Under load the intervals stretch: a lane rests `load_factor` times its own recent latency (wall time).
+    `at_checkpoints`: none of this schedule holds; the language model decodes when the client asks.
     """
 
     enabled: bool = True
@@ -30,6 +31,7 @@ class PartialPolicy:
     rollback_chars: int = 8
     speculate_after: float = 0.2
     load_factor: float = 2.0
+    at_checkpoints: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The state machine of a live session (docs/streaming.md): no transport, no tasks, no clock of its own.
 
-Inputs are method calls; what they bring about is collected in `effects`, which the caller carries out.
+Inputs are method calls; the caller takes what they bring about and carries it out.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 from gateway.session.config import SessionLimits, SessionOptions
 from gateway.session.endpoints import CLIENT_LEAD, LOOK_BACK, Endpoints
 from gateway.session.events import (
+    CheckpointReached,
     Cursors,
     Ended,
     EndReason,
@@ -23,17 +24,18 @@ from gateway.session.events import (
     Update,
 )
 from gateway.session.jobs import Abilities, Answer, CtcHeard, Decoded, DecodeJob, Effects, JobKind, Lane
-from gateway.session.pace import Pace, ctc_due, llm_due
+from gateway.session.lanes import Lanes
+from gateway.session.pace import ctc_due, llm_due
 from gateway.session.ring import AudioRing, Pcm
 from gateway.session.utterance import SAMPLE_RATE, Speculation, Utterance
 from gateway.vad.detector import Boundary
 from gateway.vad.fsmn import FrameScores
-from tandem.errors import Overloaded, TandemError
-from tandem.results import Segment
+from tandem.errors import InvalidRequest, TandemError
 
 # What a client-ended utterance without any detected speech may hold.
 _UNHEARD = 5 * SAMPLE_RATE
 _MIN_COMMIT = SAMPLE_RATE // 10
+_MAX_CHECKPOINTS = 16
 
 
 class SessionCore:
@@ -50,7 +52,6 @@ class SessionCore:
         stretch: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self.options = options
-        self.effects = Effects()
         self.ended = False
         self._abilities = abilities
         self._clock = clock
@@ -60,10 +61,10 @@ class SessionCore:
         self._ring = AudioRing()
         self._running: Utterance | None = None
         self._closed: deque[Utterance] = deque()
-        self._lanes: dict[Lane, DecodeJob] = {}
-        self._pace = {lane: Pace(options.partials.load_factor) for lane in Lane}
+        self._checkpoints: deque[tuple[int, int]] = deque()
+        self._lanes = Lanes(clock, options.partials.load_factor)
+        self._updates: list[Update] = []
         self._next_index = 0
-        self._next_job = 0
         self._free_from = 0
         self._decoded = 0
         self._final = 0
@@ -84,7 +85,7 @@ class SessionCore:
             else:
                 self._end(event.at, cut=event.cut)
         self._forget()
-        self._schedule()
+        self._proceed()
 
     def finalize(self) -> bool:
         """The client ends the utterance. False when there was nothing to end."""
@@ -97,7 +98,7 @@ class SessionCore:
             self._begin(start)
         self._endpoints.end_now(now)
         self._end(now)
-        self._schedule()
+        self._proceed()
         return True
 
     def clear(self) -> None:
@@ -107,9 +108,18 @@ class SessionCore:
         self._free_from = self._ring.end
         running, self._running = self._running, None
         if running is not None:
-            self._cancel_running(running)
+            for lane in Lane:
+                self._lanes.cancel(lane, running.index)
         self._forget()
-        self._schedule()
+        self._proceed()
+
+    def checkpoint(self, number: int) -> None:
+        """The client asks for the text of its audio so far; CheckpointReached(number) follows it."""
+        self._heard_at = self._clock()
+        if len(self._checkpoints) >= _MAX_CHECKPOINTS:
+            raise InvalidRequest.of("checkpoint", f"{_MAX_CHECKPOINTS} are waiting for their answer already")
+        self._checkpoints.append((number, self._ring.end))
+        self._proceed()
 
     def reconfigure(self, options: SessionOptions) -> None:
         """Holds for every decode that starts from now on, the final of running speech included."""
@@ -120,7 +130,7 @@ class SessionCore:
             return
         if self._running is not None and self._running.speculation is not None:
             self._drop_speculation(self._running)
-        self._schedule()
+        self._proceed()
 
     def stop(self, reason: EndReason = EndReason.CLIENT) -> None:
         """No more audio follows (push the last scores first); the session ends after its last final."""
@@ -128,14 +138,15 @@ class SessionCore:
             self._reason = reason
             if self._running is not None:
                 self._end(self._ring.end)
-            self._schedule()
-            self._finish()
+            self._proceed()
 
     def tick(self) -> EndReason | None:
         """Timers. Returns the reason for which the caller should end the session now."""
         now = self._clock()
         if self._reason is not None:
             return None
+        if self._checkpoints:
+            self._proceed()
         if now - self._began >= self._limits.max_duration:
             return EndReason.MAX_DURATION
         if now - self._heard_at >= self._limits.idle:
@@ -152,10 +163,8 @@ class SessionCore:
 
     def done(self, job: DecodeJob, answer: Answer) -> None:
         """A decode ended; answers to cancelled ones are ignored."""
-        if self._lanes.get(job.kind.lane) is not job:
+        if not self._lanes.done(job):
             return
-        del self._lanes[job.kind.lane]
-        self._pace[job.kind.lane].done(self._clock())
         self._decoded = max(self._decoded, job.end)
         if isinstance(answer, CtcHeard):
             self._ctc_done(job, answer)
@@ -163,25 +172,21 @@ class SessionCore:
             self._partial_done(job, answer.segment.text)
         else:
             self._final_done(job, answer)
-        self._schedule()
-        self._finish()
+        self._proceed()
 
     def failed(self, job: DecodeJob, error: TandemError) -> None:
         """A decode failed for good. A partial is skipped; a session without a final cannot go on."""
-        if self._lanes.get(job.kind.lane) is not job:
+        if not self._lanes.failed(job, error):
             return
-        del self._lanes[job.kind.lane]
         running = self._running
         if job.kind is JobKind.FINAL and not (running is not None and running.index == job.index):
             self._emit(Failed(error))
             self.ended = True
             return
-        retry_after = error.retry_after if isinstance(error, Overloaded) else None
-        self._pace[job.kind.lane].refused(self._clock(), retry_after or 0.5)
         if running is not None and running.speculation is not None:
             # Not again in this pause; at the endpoint the final is asked for in earnest.
             running.speculation = replace(running.speculation, job=0)
-        self._schedule()
+        self._proceed()
 
     # What the caller asks
 
@@ -212,8 +217,8 @@ class SessionCore:
 
     def take(self) -> Effects:
         """The effects since the last call."""
-        effects, self.effects = self.effects, Effects()
-        return effects
+        updates, self._updates = self._updates, []
+        return self._lanes.take(updates)
 
     # Speech
 
@@ -242,7 +247,7 @@ class SessionCore:
             self._drop_speculation(utterance)
         elif speculation is not None and speculation.answer is not None:
             utterance.answer = speculation.answer
-        self._cancel(Lane.CTC, utterance.index)
+        self._lanes.cancel(Lane.CTC, utterance.index)
         self._deliver()
 
     def _watch_pause(self) -> None:
@@ -253,20 +258,10 @@ class SessionCore:
             self._drop_speculation(running)
 
     def _drop_speculation(self, utterance: Utterance) -> None:
-        job = self._lanes.get(Lane.LLM)
+        job = self._lanes.busy(Lane.LLM)
         if utterance.speculation is not None and job is not None and job.id == utterance.speculation.job:
-            self._cancel(Lane.LLM, utterance.index)
+            self._lanes.cancel(Lane.LLM, utterance.index)
         utterance.speculation = None
-
-    def _cancel_running(self, utterance: Utterance) -> None:
-        for lane in Lane:
-            self._cancel(lane, utterance.index)
-
-    def _cancel(self, lane: Lane, index: int) -> None:
-        job = self._lanes.get(lane)
-        if job is not None and job.index == index:
-            del self._lanes[lane]
-            self.effects.cancels.append(job.id)
 
     def _forget(self) -> None:
         if self._running is not None:
@@ -277,35 +272,63 @@ class SessionCore:
 
     # Decodes
 
-    def _schedule(self) -> None:
+    def _proceed(self) -> None:
+        """What follows from a change: decodes that are due, checkpoints reached, the end."""
         if self.ended:
             return
+        self._schedule()
+        while self._checkpoints and not self._owes(self._checkpoints[0][1]):
+            self._emit(CheckpointReached(self._checkpoints.popleft()[0]))
+        if self._reason is not None and not self._closed:
+            self.ended = True
+            self._emit(Ended(self._reason, self._ring.end / SAMPLE_RATE))
+
+    def _owes(self, position: int) -> bool:
+        """Whether results of audio before sample `position` are still to come."""
+        if any(utterance.start < position for utterance in self._closed):
+            return True
+        running = self._running
+        if running is None or running.start >= position:
+            return False
+        return self._unheard(running, position) or self._lanes.busy(Lane.LLM) is not None
+
+    def _unheard(self, running: Utterance, position: int) -> bool:
+        """Whether the language model has to be asked because of a checkpoint at `position`."""
+        wanted = self.options.partials.enabled and self.options.partials.llm
+        return wanted and running.llm_end < position and running.speculation is None
+
+    def _schedule(self) -> None:
         self._schedule_final()
         running, now, policy = self._running, self._ring.end, self.options.partials
         if running is None or not policy.enabled:
             return
         pause = self._endpoints.pause
-        if self._free(Lane.LLM) and llm_due(running, policy, now, pause, self._abilities) and self._spare():
+        if self._partial_due(running, now, pause) and self._spare():
             running.llm_end = now
             self._start(JobKind.PARTIAL, running, now, running.rollback.previous_text())
-        if not self._abilities.ctc or not self._free(Lane.CTC):
+        if policy.at_checkpoints or not self._abilities.ctc or not self._lanes.free(Lane.CTC):
             return
         if ctc_due(running, policy, now, pause, self._stretch()):
             running.ctc_end = now
             self._start(JobKind.CTC, running, now)
 
-    def _free(self, lane: Lane) -> bool:
-        return lane not in self._lanes and self._pace[lane].ready(self._clock())
+    def _partial_due(self, running: Utterance, now: int, pause: float) -> bool:
+        policy = self.options.partials
+        if self._checkpoints and self._unheard(running, self._checkpoints[-1][1]):
+            return self._lanes.busy(Lane.LLM) is None
+        if policy.at_checkpoints or not self._lanes.free(Lane.LLM):
+            return False
+        return llm_due(running, policy, now, pause, self._abilities)
 
     def _schedule_final(self) -> None:
         """Finals of ended speech in order, then the speculative one of a pause; both displace a partial."""
-        busy = self._lanes.get(Lane.LLM)
+        busy = self._lanes.busy(Lane.LLM)
         waiting = next((u for u in self._closed if u.answer is None), None)
         if waiting is not None:
             if busy is not None and busy.kind is JobKind.FINAL and busy.index == waiting.index:
                 return
             if busy is not None:
-                self._cancel(Lane.LLM, busy.index)
+                self._lanes.cancel(Lane.LLM, busy.index)
             assert waiting.end is not None
             self._start(JobKind.FINAL, waiting, waiting.end, waiting.rollback.fixed)
             return
@@ -316,7 +339,7 @@ class SessionCore:
         if not settled or not running.start < pause_at <= self._ring.end:
             return
         if busy is not None:
-            self._cancel(Lane.LLM, busy.index)
+            self._lanes.cancel(Lane.LLM, busy.index)
         job = self._start(JobKind.FINAL, running, pause_at, running.rollback.fixed)
         running.speculation = Speculation(job.id, pause_at, job.options)
 
@@ -328,12 +351,9 @@ class SessionCore:
         if samples is None:
             samples = self._ring.read(start, end)
         options = utterance.options or self.options.recognize
-        self._next_job += 1
-        job = DecodeJob(self._next_job, kind, utterance.index, start, end, samples, options, previous_text)
-        self._lanes[kind.lane] = job
-        self._pace[kind.lane].start(self._clock())
-        self.effects.starts.append(job)
-        return job
+        number = self._lanes.next_id
+        job = DecodeJob(number, kind, utterance.index, start, end, samples, options, previous_text)
+        return self._lanes.start(job)
 
     # Answers
 
@@ -376,21 +396,7 @@ class SessionCore:
             utterance = self._closed.popleft()
             assert utterance.end is not None and utterance.answer is not None
             self._final = utterance.end
-            self._emit(Final(utterance.index, _placed(utterance, utterance.answer)))
-
-    def _finish(self) -> None:
-        if self._reason is not None and not self._closed and not self.ended:
-            self.ended = True
-            self._emit(Ended(self._reason, self._ring.end / SAMPLE_RATE))
+            self._emit(Final(utterance.index, utterance.final()))
 
     def _emit(self, event: Event) -> None:
-        self.effects.updates.append(Update(event, self.cursors))
-
-
-def _placed(utterance: Utterance, answer: Segment) -> Segment:
-    """The final segment: the utterance's own times, and text that begins as promised."""
-    assert utterance.end is not None
-    text, fixed = answer.text, utterance.rollback.fixed
-    if not text.startswith(fixed):
-        text = fixed
-    return replace(answer, text=text, start=utterance.start / SAMPLE_RATE, end=utterance.end / SAMPLE_RATE)
+        self._updates.append(Update(event, self.cursors))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tandem.errors import TandemError
 from tandem.live_events import (
+    CheckpointReached,
     Cursors,
     Ended,
     EndReason,
@@ -37,6 +38,7 @@ class Update:
 
 
 __all__ = [
+    "CheckpointReached",
     "Cursors",
     "EndReason",
     "Ended",

@@ -80,6 +80,11 @@ class LiveSession:
         self._core.clear()
         self._carry_out()
 
+    def checkpoint(self, number: int) -> None:
+        """The text of everything heard so far, then CheckpointReached. InvalidRequest when too many wait."""
+        self._core.checkpoint(number)
+        self._carry_out()
+
     def update(self, language: str | None, hotwords: tuple[str, ...]) -> None:
         """Language and hotwords for what follows and for the final of running speech."""
         now = self.options

@@ -58,10 +58,10 @@ class Rollback:
             # Later decodes have to continue what the client was promised.
             self._contradicted = True
             return
-        agreed = common_length(self.hypothesis, text)
-        limit = min(agreed, len(text) - self._rollback)
-        self.hypothesis, self.covered = text, covered
-        candidate = confirmed_prefix(text, limit)
+        before, self.hypothesis, self.covered = self.hypothesis, text, covered
+        limit = min(common_length(before, text), len(text) - self._rollback)
+        # What is a word in one of them may be the beginning of a longer one in the other.
+        candidate = min(confirmed_prefix(before, limit), confirmed_prefix(text, limit), key=len)
         grown = may_confirm and len(candidate) > len(self.fixed)
         if grown and len(text_units(candidate)) >= _MEANINGFUL_UNITS:
             self.fixed = candidate

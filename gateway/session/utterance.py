@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.session.config import PartialPolicy
 from gateway.session.events import Partial
@@ -73,3 +73,11 @@ class Utterance:
         self.shown, self._fixed_shown = text, fixed
         start, end = self.start / SAMPLE_RATE, now / SAMPLE_RATE
         return Partial(self.index, start, end, fixed, text[len(fixed) :], round(stability, 3))
+
+    def final(self) -> Segment:
+        """The answer with the utterance's own times, and text that begins as promised."""
+        assert self.end is not None and self.answer is not None
+        text, fixed = self.answer.text, self.rollback.fixed
+        if not text.startswith(fixed):
+            text = fixed
+        return replace(self.answer, text=text, start=self.start / SAMPLE_RATE, end=self.end / SAMPLE_RATE)

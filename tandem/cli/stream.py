@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
@@ -20,8 +19,9 @@ from tandem.cli.access import add_server_flag
 from tandem.cli.formats import clock
 from tandem.cli.models import add_model_flags
 from tandem.cli.transcribe import server
-from tandem.errors import CapabilityMissing, InvalidAudio
+from tandem.errors import CapabilityMissing
 from tandem.live_events import Ended, EndReason, Final, LiveEvent, Partial, Refined
+from tandem.live_inputs import recording_pcm
 from tandem.results import RecognizeOptions, Segment
 from tandem.streaming_client import StreamOptions, stream
 
@@ -65,17 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
 def recording(path: Path, *, realtime: bool) -> Iterator[bytes]:
     """Frames of 100 ms of PCM16 at 16 kHz; with `realtime` as fast as a microphone gives them."""
-    try:
-        from gateway.audio.decode import decode
-    except ImportError as error:
-        raise CapabilityMissing("reading files needs `pip install tandem-asr[gateway]`") from error
-    from gateway.audio.errors import AudioError
-
-    try:
-        samples = decode(path.read_bytes()).channel()
-    except AudioError as error:
-        raise InvalidAudio(f"{path}: {error}") from error
-    pcm = np.rint(samples * 32767).astype("<i2")
+    pcm = recording_pcm(path.read_bytes(), str(path))
     begin = time.monotonic()
     for first in range(0, len(pcm), FRAME):
         if realtime:

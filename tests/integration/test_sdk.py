@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
-import runpy
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
@@ -23,16 +21,11 @@ from tandem.asr.v1 import asr_pb2, asr_pb2_grpc
 from tandem.errors import InvalidAudio, InvalidRequest, LimitExceeded
 from tandem.launcher import LaunchError
 from tandem.rpc.status import from_rpc_error
+from tests.support.guide import run_snippet
 from tests.support.processes import children, is_gone
 from tests.support.recordings import recording, recording_path
 from tests.support.services import NANO
 
-GUIDE = Path(__file__).parents[1] / "data" / "guide"
-IMPORTS = {
-    "from funasr.auto.auto_model_vllm import": "from tandem import",
-    "from funasr.models.fun_asr_nano.inference_vllm import": "from tandem import",
-    "FunAudioLLM/Fun-ASR-Nano-2512": str(NANO),
-}
 FILES = ["english_9s.wav", "mandarin_6s.wav"]
 
 
@@ -65,16 +58,8 @@ def folder(tmp_path: Path, paths: list[str], monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
-def run_snippet(name: str, folder: Path, names: dict[str, Any] | None = None) -> dict[str, Any]:
-    text = (GUIDE / f"{name}.txt").read_text(encoding="utf-8")
-    for published, ours in IMPORTS.items():
-        text = text.replace(published, ours)
-    (folder / name).write_text(text, encoding="utf-8")
-    return runpy.run_path(str(folder / name), init_globals=names)
-
-
 def test_guide_universal_interface(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    names = run_snippet("sdk_auto.py", folder)
+    names = run_snippet("sdk_auto.py", folder, NANO)
     results = names["results"]
     assert [result["key"] for result in results] == ["audio1", "audio2"]
     assert capsys.readouterr().out == "".join(f"[{r['key']}] {r['text']}\n" for r in results)
@@ -83,13 +68,13 @@ def test_guide_universal_interface(folder: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_guide_direct_interface(folder: Path) -> None:
-    names = run_snippet("sdk_direct.py", folder)
+    names = run_snippet("sdk_direct.py", folder, NANO)
     assert [result["key"] for result in names["results"]] == ["first", "second"]
     names["engine"].close()
 
 
 def test_guide_silence_schedule(folder: Path, model: AutoModelVLLM) -> None:
-    run_snippet("sdk_schedule.py", folder, {"model": model})
+    run_snippet("sdk_schedule.py", folder, NANO, {"model": model})
 
 
 def test_results_are_those_of_the_typed_client(model: AutoModelVLLM, paths: list[str]) -> None:
@@ -181,6 +166,7 @@ def test_services_outlive_the_thread_that_asked_and_end_with_the_object(paths: l
 SCRIPT = f"""
 import sys
 from pathlib import Path
+from tests.support.guide import run_snippet
 from tests.support.processes import children
 from tandem import AutoModelVLLM
 import os

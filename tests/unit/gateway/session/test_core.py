@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.session.config import SessionLimits, SessionOptions
-from gateway.session.events import Ended, EndReason, Failed, Partial, SpeechBegan, SpeechEnded
+from gateway.session.config import PartialPolicy, SessionLimits, SessionOptions
+from gateway.session.events import (
+    CheckpointReached,
+    Ended,
+    EndReason,
+    Failed,
+    Partial,
+    SpeechBegan,
+    SpeechEnded,
+)
 from gateway.session.jobs import JobKind
-from tandem.errors import Unavailable
+from tandem.errors import InvalidRequest, Unavailable
 from tandem.results import RecognizeOptions
 from tests.unit.gateway.session.simulation import Script, World, check_promises
 
@@ -154,3 +162,41 @@ def test_cursors_never_go_back_and_reach_the_end() -> None:
     assert finals == sorted(finals)
     assert received[-1] == pytest.approx(len(script.audio) / 16_000)
     assert finals[-1] == world.finals[-1].segment.end
+
+
+def test_a_checkpoint_is_reached_with_the_text_of_everything_before_it() -> None:
+    script = Script().pause(0.5).say(30).pause(3).say(4)
+    policy = PartialPolicy(at_checkpoints=True, rollback_chars=4)
+    world = World(SessionOptions(partials=policy), latency=lambda job: 0.3)
+    for number, first in enumerate(range(0, len(script.audio), 11_520)):
+        # As fast as the answers come.
+        world.play(script.audio[first : first + 11_520], pace=1e6)
+        world.core.checkpoint(number)
+        world.carry_out()
+        world.run_until(world.now + 1.0)
+        last = world.said[-1][1].event
+        assert isinstance(last, CheckpointReached)
+        assert last.number == number
+    assert world.jobs(JobKind.CTC) == []
+    assert len(world.jobs(JobKind.PARTIAL)) > 10
+    assert any(partial.fixed for partial in world.partials)
+    texts = [event.text for event in world.partials if event.index == 0]
+    assert len(texts[-1].split()) == 30
+    world.finish()
+    check_promises(world)
+    assert world.text == script.text
+
+
+def test_checkpoints_that_wait_are_bounded() -> None:
+    world = World(latency=lambda job: 100.0).play(Script().say(3).audio)
+    with pytest.raises(InvalidRequest, match="waiting"):
+        for number in range(100):
+            world.core.checkpoint(number)
+    assert not any(isinstance(update.event, CheckpointReached) for _, update in world.said)
+
+
+def test_a_checkpoint_without_partials_waits_for_nothing_but_finals() -> None:
+    world = World(SessionOptions(partials=PartialPolicy(enabled=False))).play(Script().say(6).audio)
+    world.core.checkpoint(7)
+    world.carry_out()
+    assert world.said[-1][1].event == CheckpointReached(7)

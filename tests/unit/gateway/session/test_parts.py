@@ -59,6 +59,13 @@ def test_text_is_confirmed_when_two_decodes_agree_and_never_taken_back() -> None
     assert rollback.previous_text() == "we will meet on"
 
 
+def test_a_word_is_confirmed_only_where_both_decodes_end_it() -> None:
+    rollback = Rollback(rollback_chars=8, stage1_decodes=3)
+    rollback.observe("we moved the lawnch to thursday", 1)
+    rollback.observe("we moved the lawn to thursday night", 2)
+    assert rollback.fixed == "we moved the"
+
+
 def test_a_contradiction_makes_the_next_decode_continue_the_confirmed_text() -> None:
     rollback = Rollback(rollback_chars=4, stage1_decodes=10)
     for text in ("one two three four", "one two three four five"):
