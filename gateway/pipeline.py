@@ -22,9 +22,9 @@ from gateway.text.budget import output_budget
 from gateway.text.ctc_text import has_speech
 from gateway.text.posteriors import CtcPosteriors
 from gateway.text.prompt import Prompt, PromptOptions
-from gateway.text.script import join_texts
 from tandem.errors import CapabilityMissing, LimitExceeded, Overloaded
 from tandem.results import RecognizeOptions, Segment, TimestampSource, Timing, Transcript
+from tandem.script import join_texts
 
 _MAX_OVERLOAD_RETRIES = 8
 

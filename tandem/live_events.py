@@ -60,18 +60,34 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """The text of utterance `index`; never changed, and finals come in the order of their index."""
+    """The text of utterance `index`; never changed, and finals come in the order of their index.
+
+    Where several people speak in it, `parts` are what each of them says, in order: the same text and words.
+    `segment.speaker` is the one who speaks longest.
+    """
 
     index: int
     segment: Segment
+    parts: tuple[Segment, ...] = ()
+
+    @property
+    def sentences(self) -> tuple[Segment, ...]:
+        """One segment for each change of speaker."""
+        return self.parts or (self.segment,)
 
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """A final sent before with other attributes (its speaker); the text is the same."""
+    """A final sent before with other attributes (its speakers); the text is the same."""
 
     index: int
     segment: Segment
+    parts: tuple[Segment, ...] = ()
+
+    @property
+    def sentences(self) -> tuple[Segment, ...]:
+        """One segment for each change of speaker."""
+        return self.parts or (self.segment,)
 
 
 @dataclass(frozen=True, slots=True)

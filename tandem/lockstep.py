@@ -10,7 +10,6 @@ from typing import Self
 
 import grpc
 
-from gateway.text.script import join_texts
 from tandem.access import Access
 from tandem.asr.v1 import asr_pb2 as pb
 from tandem.asr.v1 import asr_pb2_grpc
@@ -18,6 +17,7 @@ from tandem.errors import Unavailable
 from tandem.live_events import CheckpointReached, Ended, EndReason, Final, LiveEvent, Partial
 from tandem.rpc.channels import channel_options
 from tandem.rpc.status import from_rpc_error
+from tandem.script import join_texts
 from tandem.streaming_client import StreamOptions
 from tandem.streaming_convert import event_of, streaming_config
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from tandem.live_events import (
     SpeechBegan,
     SpeechEnded,
 )
+from tandem.results import Segment
 from tandem.rpc.durations import seconds
 
 if TYPE_CHECKING:
@@ -75,7 +77,8 @@ def event_of(response: pb.StreamingRecognizeResponse) -> LiveEvent | None:
     if kind == "result":
         return _result(response.result)
     if kind == "refinement":
-        return Refined(response.refinement.index, segment_from_message(response.refinement.segment))
+        refined = response.refinement
+        return Refined(refined.index, segment_from_message(refined.segment), _parts(refined.parts))
     if kind == "speech":
         at = seconds(response.speech.offset)
         begins = response.speech.type == pb.SpeechEvent.TYPE_BEGIN
@@ -88,10 +91,14 @@ def event_of(response: pb.StreamingRecognizeResponse) -> LiveEvent | None:
     return None
 
 
+def _parts(messages: Iterable[pb.Segment]) -> tuple[Segment, ...]:
+    return tuple(segment_from_message(message) for message in messages)
+
+
 def _result(result: pb.StreamingResult) -> LiveEvent:
     segment = segment_from_message(result.segment)
     if result.is_final:
-        return Final(result.index, segment)
+        return Final(result.index, segment, _parts(result.parts))
     return Partial(
         index=result.index,
         start=segment.start,

@@ -51,7 +51,7 @@ class Results:
         if isinstance(event, Final):
             return self._final(event, update.cursors)
         if isinstance(event, Refined):
-            self._sentences[event.index] = self._sentence(event.segment)
+            self._sentences[event.index] = self._locked(event)
             return self._result(update.cursors)
         if isinstance(event, Ended):
             self._partial = None
@@ -70,13 +70,16 @@ class Results:
         if self._partial is not None and self._partial.index <= event.index:
             self._partial = None
         if event.segment.text:
-            self._sentences[event.index] = self._sentence(event.segment)
+            self._sentences[event.index] = self._locked(event)
         if not self._commits or event.index < self._commits[0]:
             return self._result(cursors)
         del self._commits[0]
         answer = self._result(cursors, final=True)
         self._sentences.clear()
         return answer
+
+    def _locked(self, event: Final | Refined) -> str:
+        return ", ".join(map(self._sentence, event.sentences))
 
     def _sentence(self, segment: Segment) -> str:
         sentence: dict[str, Any] = {

@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 from gateway.api.errors import openai_error_body
 from gateway.api.openai_format import diarized_segments, usage
 from gateway.pipeline import Recognizer
-from gateway.text.script import join_texts
 from tandem.errors import InternalError, TandemError
 from tandem.results import RecognizeOptions, Segment, Transcript
+from tandem.script import join_texts
 
 
 async def results_in_order(

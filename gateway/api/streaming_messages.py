@@ -97,11 +97,20 @@ def response(update: Update, *, interim: bool) -> pb.StreamingRecognizeResponse 
         message.result.CopyFrom(_partial(event))
     elif isinstance(event, Final):
         message.result.CopyFrom(
-            pb.StreamingResult(index=event.index, is_final=True, segment=segment_to_message(event.segment))
+            pb.StreamingResult(
+                index=event.index,
+                is_final=True,
+                segment=segment_to_message(event.segment),
+                parts=map(segment_to_message, event.parts),
+            )
         )
     elif isinstance(event, Refined):
         message.refinement.CopyFrom(
-            pb.FinalRefinement(index=event.index, segment=segment_to_message(event.segment))
+            pb.FinalRefinement(
+                index=event.index,
+                segment=segment_to_message(event.segment),
+                parts=map(segment_to_message, event.parts),
+            )
         )
     elif isinstance(event, SpeechBegan):
         message.speech.CopyFrom(_speech(pb.SpeechEvent.TYPE_BEGIN, event))

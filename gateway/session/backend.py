@@ -59,8 +59,10 @@ class RecognizerBackend:
                 delay = min(2 * delay, _MAX_DELAY)
 
     async def _once(self, job: DecodeJob) -> Decoded:
-        # Voices are asked for by the session's speaker tracker, of finals only.
-        options = replace(job.options, speakers=False)
+        # Voices are asked for by the session's speaker tracker, of finals only; sentences of several speakers
+        # are cut between words.
+        words = job.kind is JobKind.FINAL and (job.options.word_times or job.options.speakers)
+        options = replace(job.options, speakers=False, word_times=words)
         transcribed = await self._recognizer.transcribe_span(
             job.samples, Span(0, len(job.samples)), options, self._id(job), job.previous_text
         )

@@ -108,8 +108,7 @@ class SessionCore:
         self._free_from = self._ring.end
         running, self._running = self._running, None
         if running is not None:
-            for lane in Lane:
-                self._lanes.cancel(lane, running.index)
+            self._lanes.cancel_all(running.index)
         self._forget()
         self._proceed()
 
@@ -252,9 +251,8 @@ class SessionCore:
 
     def _watch_pause(self) -> None:
         running = self._running
-        if running is None or running.speculation is None:
-            return
-        if self._endpoints.pause_at != running.speculation.pause:
+        speculation = running.speculation if running is not None else None
+        if running is not None and speculation is not None and self._endpoints.pause_at != speculation.pause:
             self._drop_speculation(running)
 
     def _drop_speculation(self, utterance: Utterance) -> None:

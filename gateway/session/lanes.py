@@ -46,6 +46,10 @@ class Lanes:
             del self._jobs[lane]
             self._cancels.append(job.id)
 
+    def cancel_all(self, index: int) -> None:
+        for lane in Lane:
+            self.cancel(lane, index)
+
     def done(self, job: DecodeJob) -> bool:
         """The answer is there; False when nobody wants it any more."""
         if not self._remove(job):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,9 +18,8 @@ from gateway.session.jobs import Backend, DecodeJob, JobKind
 from gateway.session.load import Load
 from gateway.session.outbox import Outbox
 from gateway.session.ring import Pcm
-from gateway.session.speakers import SpeakerTracker
+from gateway.session.speakers import SessionSpeakers, SpeakerTracker
 from tandem.errors import InternalError, InvalidRequest, TandemError
-from tandem.results import Segment
 
 log = logging.getLogger("tandem.gateway.session")
 
@@ -47,11 +46,11 @@ class LiveSession:
         self.outbox = Outbox(limits.replay_finals)
         self._core = SessionCore(options, backend.abilities, clock, limits, load.spare, load.stretch)
         self._backend, self._ears, self._limits = backend, ears, limits
-        self._load, self._speakers = load, speakers
+        self._load = load
+        self._speakers: SessionSpeakers | None = None
+        if speakers is not None:
+            self._speakers = SessionSpeakers(speakers, self._tell, word_times=options.recognize.word_times)
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._voices: dict[int, asyncio.Task[object]] = {}
-        self._labels: set[asyncio.Task[None]] = set()
-        self._finals: dict[int, Segment] = {}
         self._stopped = False
 
     # The client's side
@@ -120,10 +119,11 @@ class LiveSession:
     def close(self) -> None:
         """Drop everything at once."""
         self._stopped = True
-        for task in (*self._tasks.values(), *self._voices.values(), *self._labels):
+        for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
-        self._voices.clear()
+        if self._speakers is not None:
+            self._speakers.close()
 
     @property
     def options(self) -> SessionOptions:
@@ -169,7 +169,8 @@ class LiveSession:
         for job in effects.starts:
             if job.id not in effects.cancels:
                 self._tasks[job.id] = asyncio.create_task(self._run(job))
-                self._listen(job)
+                if self._speakers is not None:
+                    self._speakers.listen(job)
         for update in effects.updates:
             self._publish(update)
 
@@ -193,76 +194,14 @@ class LiveSession:
 
     def _publish(self, update: Update) -> None:
         event = update.event
-        if isinstance(event, Final):
-            update = replace(update, event=self._with_speaker(event))
+        if isinstance(event, Final) and self._speakers is not None:
+            update = replace(update, event=self._speakers.final(event))
         elif isinstance(event, Ended) and self._speakers is not None:
-            self._keep(self._recluster(update))
+            self._speakers.finish(event)
             return
         elif isinstance(event, Failed):
             self.close()
         self.outbox.put(update)
 
-    # Speakers
-
-    def _listen(self, job: DecodeJob) -> None:
-        if self._speakers is None or job.kind is not JobKind.FINAL:
-            return
-        before = self._voices.pop(job.index, None)
-        if before is not None:
-            before.cancel()
-        self._voices[job.index] = asyncio.create_task(_voice(self._speakers, job))
-
-    def _with_speaker(self, final: Final) -> Final:
-        """The final with its speaker if that is known already; else a refinement follows."""
-        voice = self._voices.pop(final.index, None)
-        if voice is None or self._speakers is None:
-            return final
-        self._finals[final.index] = final.segment
-        if not voice.done():
-            self._keep(self._label_later(final, voice))
-            return final
-        return Final(final.index, self._labelled(final, voice.result()))
-
-    def _labelled(self, final: Final, voice: object) -> Segment:
-        assert self._speakers is not None
-        segment = final.segment
-        if voice is not None:
-            label = self._speakers.assign(final.index, segment.start, segment.end, voice)
-            segment = replace(segment, speaker=label)
-        self._finals[final.index] = segment
-        return segment
-
-    async def _label_later(self, final: Final, voice: asyncio.Task[object]) -> None:
-        segment = self._labelled(final, await voice)
-        if segment.speaker is not None:
-            self.outbox.put(Update(Refined(final.index, segment), self.cursors))
-
-    async def _recluster(self, ended: Update) -> None:
-        """Speakers of the whole session, then its last event."""
-        assert self._speakers is not None
-        current = asyncio.current_task()
-        await asyncio.gather(*(task for task in self._labels if task is not current))
-        try:
-            labels = await self._speakers.finish()
-        except TandemError as error:
-            log.warning("session %s: speakers stay provisional: %s", self.id, error)
-            labels = {}
-        for index, label in sorted(labels.items()):
-            segment = self._finals.get(index)
-            if segment is not None and segment.speaker != label:
-                self.outbox.put(Update(Refined(index, replace(segment, speaker=label)), self.cursors))
-        self.outbox.put(ended)
-
-    def _keep(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._labels.add(task)
-        task.add_done_callback(self._labels.discard)
-
-
-async def _voice(speakers: SpeakerTracker, job: DecodeJob) -> object:
-    """The voice of a job's audio, or None when it cannot be had: text does not wait for speakers."""
-    try:
-        return await speakers.embed(job.samples)
-    except TandemError as error:
-        log.warning("no speaker for utterance %d: %s", job.index, error)
-        return None
+    def _tell(self, event: Refined | Ended) -> None:
+        self.outbox.put(Update(event, self.cursors))

@@ -10,7 +10,7 @@ import numpy as np
 from gateway.text.clean import clean_transcript
 from gateway.text.ctc_tokenizer import CtcTokenizer
 from gateway.text.posteriors import CtcPosteriors
-from gateway.text.script import is_unspaced
+from tandem.script import is_unspaced
 
 # A window's first second lacks its left context: older text is kept for it.
 _CONTEXT_SAMPLES = 16_000

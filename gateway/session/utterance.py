@@ -9,9 +9,9 @@ from gateway.session.events import Partial
 from gateway.session.ring import Samples
 from gateway.session.rollback import Rollback, common_length
 from gateway.session.timeline import CtcTimeline
-from gateway.text.script import join_texts
 from gateway.vad.fbank import FRAME_SHIFT
 from tandem.results import RecognizeOptions, Segment
+from tandem.script import join_texts
 
 SAMPLE_RATE = 16_000
 # A word that straddles the end of a decode is in its text already.

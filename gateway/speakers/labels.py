@@ -18,12 +18,15 @@ _MIN_TURN_SECONDS = 0.4
 _OPENING = "\"'“‘([{（《「『【¿¡"
 
 
-def label_segments(segments: Sequence[Segment], turns: Sequence[Turn]) -> tuple[Segment, ...]:
+def label_segments(
+    segments: Sequence[Segment], turns: Sequence[Turn], *, min_turn: float = _MIN_TURN_SECONDS
+) -> tuple[Segment, ...]:
     """Segments with speakers, in the same order; `turns` in order of time, not overlapping.
 
     A segment that holds several speakers is cut at words and keeps its text, character for character but for
     the space at the cuts. Without word times it gets the speaker who talks longest in it. Where nobody talks
-    the speaker of the nearest turn is taken. Ids and CTC text of a cut segment stay with its first part.
+    the speaker of the nearest turn is taken. Turns of less than `min_turn` seconds get no part of their own.
+    Ids and CTC text of a cut segment stay with its first part.
     """
     starts, ends = [turn.start for turn in turns], [turn.end for turn in turns]
     labelled: list[Segment] = []
@@ -35,7 +38,7 @@ def label_segments(segments: Sequence[Segment], turns: Sequence[Turn]) -> tuple[
         behind = int(np.searchsorted(starts, segment.end, side="left"))
         inside = list(turns[first:behind])
         near = inside or [_nearest(segment, turns, first)]
-        labelled += _label(segment, [_clip(turn, segment) for turn in near] if inside else near)
+        labelled += _label(segment, [_clip(turn, segment) for turn in near] if inside else near, min_turn)
     return tuple(labelled)
 
 
@@ -48,8 +51,8 @@ def _clip(turn: Turn, segment: Segment) -> Turn:
     return Turn(turn.speaker, max(turn.start, segment.start), min(turn.end, segment.end))
 
 
-def _label(segment: Segment, turns: list[Turn]) -> list[Segment]:
-    long = [turn for turn in turns if turn.end - turn.start >= _MIN_TURN_SECONDS]
+def _label(segment: Segment, turns: list[Turn], min_turn: float) -> list[Segment]:
+    long = [turn for turn in turns if turn.end - turn.start >= min_turn]
     if len({turn.speaker for turn in long}) > 1 and segment.words:
         return _cut(segment, long)
     totals: dict[int, float] = {}

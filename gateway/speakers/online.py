@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 from gateway.speakers.diarize import DiarizationConfig, diarize, turns_of
 from gateway.speakers.groups import Groups, average_linkage, likeness, merge_alike, unit
-from gateway.speakers.types import FloatArray, LabelArray, SegmentEmbeddings, Turn, speaker_label
+from gateway.speakers.types import FloatArray, LabelArray, SegmentEmbeddings, Turn
 
 
 @dataclass(frozen=True)
@@ -159,25 +159,15 @@ class LiveSpeakers:
         """Voice of one utterance; changes nothing."""
         return await self._voice_of(samples)
 
-    def assign(self, index: int, start: float, end: float, voice: object) -> str | None:
-        """The provisional speaker of a final; `voice` is what embed gave for it."""
+    def assign(self, index: int, start: float, end: float, voice: object) -> tuple[Turn, ...]:
+        """Who speaks in a final, provisionally; `voice` is what embed gave for it."""
         if not isinstance(voice, SegmentEmbeddings):
-            return None
+            return ()
         self._indices.append(index)
         moved = replace(voice.shifted(start), start=start, end=end)
-        return speaker_label(longest(self._tracker.add(moved)))
+        return self._tracker.add(moved)
 
-    async def finish(self) -> Mapping[int, str]:
-        """Speakers of all finals by index after clustering the whole session again."""
+    async def finish(self) -> Mapping[int, tuple[Turn, ...]]:
+        """Who speaks in each final by index after clustering the whole session again."""
         turns = self._tracker.finish()
-        return {
-            index: speaker_label(longest(own)) for index, own in zip(self._indices, turns, strict=True) if own
-        }
-
-
-def longest(turns: tuple[Turn, ...]) -> int:
-    """The speaker who talks longest in turns."""
-    totals: dict[int, float] = {}
-    for turn in turns:
-        totals[turn.speaker] = totals.get(turn.speaker, 0.0) + turn.end - turn.start
-    return max(totals, key=lambda speaker: totals[speaker])
+        return {index: own for index, own in zip(self._indices, turns, strict=True) if own}

@@ -6,7 +6,7 @@ import unicodedata
 from functools import lru_cache
 from typing import NamedTuple
 
-from gateway.text.script import is_unspaced
+from tandem.script import is_unspaced
 
 # Between letters or digits these belong to the word: don't, well-known, 3.14, 10:30, R&D, a/b.
 _JOINERS = frozenset("'’-‐‑.,:/&@_+·")

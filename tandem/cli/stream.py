@@ -8,7 +8,7 @@ import queue
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class Captions:
         self._console = console
         self._live = console.is_terminal
         self._shown = 0
-        self._finals: dict[int, Segment] = {}
+        self._finals: dict[int, tuple[Segment, ...]] = {}
         self._refined = False
 
     def show(self, event: LiveEvent) -> None:
@@ -122,13 +122,12 @@ class Captions:
             self._rewrite(Text.assemble(event.fixed, (event.unfixed, "dim")))
         elif isinstance(event, Final):
             self._rewrite(Text())
-            self._finals[event.index] = event.segment
-            if event.segment.text:
-                self._console.print(line(event.segment), soft_wrap=True)
+            self._finals[event.index] = event.sentences
+            self._print(event.sentences)
         elif isinstance(event, Refined):
-            changed = self._finals.get(event.index)
-            self._refined |= changed is None or changed.speaker != event.segment.speaker
-            self._finals[event.index] = event.segment
+            before = [segment.speaker for segment in self._finals.get(event.index, ())]
+            self._refined |= before != [segment.speaker for segment in event.sentences]
+            self._finals[event.index] = event.sentences
         elif isinstance(event, Ended):
             self._end(event)
 
@@ -145,12 +144,16 @@ class Captions:
         self._console.print(text, end="", soft_wrap=True)
         self._console.file.flush()
 
+    def _print(self, sentences: Iterable[Segment]) -> None:
+        for segment in sentences:
+            if segment.text:
+                self._console.print(line(segment), soft_wrap=True)
+
     def _end(self, event: Ended) -> None:
         if self._refined:
             self._console.print("speakers of the whole session:", style="bold")
-            for _, segment in sorted(self._finals.items()):
-                if segment.text:
-                    self._console.print(line(segment), soft_wrap=True)
+            for _, sentences in sorted(self._finals.items()):
+                self._print(sentences)
         if event.reason is not EndReason.CLIENT:
             print(f"the server ended the session: {event.reason.value}", file=sys.stderr)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.text.script import join_texts
 from tandem.cli.models import DEMO, resolve
 from tandem.errors import InvalidRequest
+from tandem.script import join_texts
 from tests.support.answers import (
     PROTOCOLS,
     Answer,

@@ -1,23 +1,29 @@
-"""Speakers of a live session with real tiers: provisional with the finals, refined by the end."""
+"""Speakers of a live session with real tiers: with the finals, within sentences, refined at the end."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tandem import LiveStream, RecognizeOptions, StreamOptions
+from tandem import LiveStream, RecognizeOptions, StreamOptions, stream
 from tandem.launcher import Stack
 from tandem.live_events import Final, LiveEvent, Refined
+from tandem.live_inputs import recording_pcm
 from tests.support.live import live_stack, paced, pcm
 from tests.support.recordings import speaker_weights
+
+ROOT = Path(__file__).parents[2]
+MEETING = ROOT / "examples" / "meeting.flac"
 
 
 @pytest.fixture(scope="module")
 def services() -> Iterator[Stack]:
     speaker_weights()
-    with live_stack() as running:
+    with live_stack(model=ROOT / "models" / "demo") as running:
         yield running
 
 
@@ -41,3 +47,27 @@ async def test_a_live_dialogue_has_two_speakers(services: Stack) -> None:
     told = [speaker for start, speaker in speakers.values() if start < 9 or 17.5 < start < 30 or start > 34]
     answered = [speaker for start, speaker in speakers.values() if 9.5 < start < 17 or 30 < start < 33.2]
     assert set(told) == {"SPK0"} and set(answered) == {"SPK1"}
+
+
+def test_a_sentence_of_several_speakers_is_cut_where_they_change(services: Stack) -> None:
+    """In the meeting people answer within half a second, so that pauses alone do not part them."""
+    audio = recording_pcm(MEETING.read_bytes(), "meeting").tobytes()
+    options = StreamOptions(RecognizeOptions(speakers=True), interim=False)
+    last: dict[int, Final | Refined] = {}
+    for event in stream([audio], services.address, options):
+        if isinstance(event, Final | Refined):
+            last[event.index] = event
+    assert any(event.parts for event in last.values())
+    for event in last.values():
+        text = "".join(part.text for part in event.sentences)
+        assert text.replace(" ", "") == event.segment.text.replace(" ", "")
+        assert all(part.speaker for part in event.sentences)
+    turns = json.loads(MEETING.with_suffix(".json").read_text(encoding="utf-8"))["turns"]
+    names = {"SPK0": turns[0]["speaker"], "SPK1": turns[1]["speaker"]}
+    right = total = 0.0
+    for part in (part for event in last.values() for part in event.sentences):
+        for turn in turns:
+            shared = max(0.0, min(part.end, turn["end"]) - max(part.start, turn["start"]))
+            total += shared
+            right += shared * (names.get(part.speaker or "") == turn["speaker"])
+    assert right >= 0.95 * total > 20

@@ -22,7 +22,7 @@ from gateway.session.ring import Pcm, Samples
 from gateway.session.timeline import CtcPiece
 from gateway.vad.fsmn import FrameScores
 from tandem.errors import TandemError
-from tandem.results import Segment
+from tandem.results import Segment, Word
 
 RATE = 16_000
 FRAME = RATE // 10
@@ -118,7 +118,11 @@ class ScriptedEncoder:
             text += "x"
         if job.previous_text:
             assert text.startswith(job.previous_text), (text, job.previous_text)
-        return Decoded(Segment(text=text, start=job.start / RATE, end=job.end / RATE))
+        words = tuple(
+            Word(f"w{word}", (job.start + at) / RATE, (job.start + at) / RATE + 0.11, 1.0)
+            for word, at in found
+        )
+        return Decoded(Segment(text=text, start=job.start / RATE, end=job.end / RATE, words=words))
 
 
 class World:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from gateway.session.jobs import Abilities, CtcHeard, Decoded, DecodeJob
 from gateway.session.registry import RegistryConfig, SessionRegistry
 from gateway.session.ring import Samples
 from gateway.session.speakers import SpeakerTracker
+from gateway.speakers.types import Turn
 from tandem.errors import CapabilityMissing, InvalidRequest, Overloaded
 from tandem.results import RecognizeOptions
 from tests.unit.gateway.session.simulation import Script, ScriptEars, ScriptedEncoder, seconds
@@ -43,18 +44,37 @@ class Voices:
 
     def __init__(self, delay: float) -> None:
         self._delay = delay
-        self._finals = 0
+        self._finals: list[tuple[float, float]] = []
 
     async def embed(self, samples: Samples) -> object:
         await asyncio.sleep(self._delay)
         return len(samples)
 
-    def assign(self, index: int, start: float, end: float, voice: object) -> str | None:
-        self._finals = index + 1
-        return f"SPK{index}"
+    def assign(self, index: int, start: float, end: float, voice: object) -> Sequence[Turn]:
+        self._finals.append((start, end))
+        return [Turn(index, start, end)]
 
-    async def finish(self) -> Mapping[int, str]:
-        return {index: f"SPK{index % 2}" for index in range(self._finals)}
+    async def finish(self) -> Mapping[int, Sequence[Turn]]:
+        return {index: [Turn(index % 2, *times)] for index, times in enumerate(self._finals)}
+
+
+class Duet(Voices):
+    """Finds a second speaker after 1.5 s of each sentence, except in the end after `settled` seconds."""
+
+    def __init__(self, settled: float) -> None:
+        super().__init__(0.0)
+        self._settled = settled
+
+    def assign(self, index: int, start: float, end: float, voice: object) -> Sequence[Turn]:
+        super().assign(index, start, end, voice)
+        return [Turn(0, start, start + 1.5), Turn(1, start + 1.5, end)]
+
+    async def finish(self) -> Mapping[int, Sequence[Turn]]:
+        change = self._settled
+        return {
+            index: [Turn(0, start, start + change), Turn(1, start + change, end)]
+            for index, (start, end) in enumerate(self._finals)
+        }
 
 
 class Clock:
@@ -65,13 +85,14 @@ class Clock:
 
 
 def registry(
-    clock: Clock | None = None, *, sessions: int = 2, speaker_delay: float | None = None
+    clock: Clock | None = None, *, sessions: int = 2, voices: Voices | None = None
 ) -> SessionRegistry:
     def tracker(options: SessionOptions) -> SpeakerTracker:
-        return Voices(speaker_delay or 0.0)
+        assert voices is not None
+        return voices
 
     config = RegistryConfig(SessionLimits(grace=10, idle=60), max_sessions=sessions)
-    speakers = tracker if speaker_delay is not None else None
+    speakers = tracker if voices is not None else None
     return SessionRegistry(InstantBackend(), ScriptEars, config, speakers, clock or Clock())
 
 
@@ -131,7 +152,7 @@ async def test_speakers_come_with_the_final_or_after_it_and_are_settled_at_the_e
     for _ in range(3):
         script.say(4).pause(2.5)
     told = await events(
-        registry(speaker_delay=delay), script, SessionOptions(RecognizeOptions(speakers=True))
+        registry(voices=Voices(delay)), script, SessionOptions(RecognizeOptions(speakers=True))
     )
     finals = [event for event in told if isinstance(event, Final)]
     last: dict[int, str | None] = {final.index: final.segment.speaker for final in finals}
@@ -146,6 +167,29 @@ async def test_speakers_come_with_the_final_or_after_it_and_are_settled_at_the_e
             assert event.segment.text == texts[event.index]
     assert list(last.values()) == ["SPK0", "SPK1", "SPK0"]
     assert isinstance(told[-1], Ended)
+
+
+@pytest.mark.parametrize(("settled", "words"), [(1.5, [4, 6]), (2.2, [6, 4]), (0.5, [10])])
+async def test_a_sentence_of_two_speakers_is_cut_between_words(settled: float, words: list[int]) -> None:
+    options = SessionOptions(RecognizeOptions(speakers=True))
+    told = await events(registry(voices=Duet(settled)), Script().pause(0.3).say(10).pause(2.5), options)
+    (final,) = [event for event in told if isinstance(event, Final)]
+    assert [len(part.words) for part in final.parts] == [4, 6]
+    assert [part.speaker for part in final.parts] == ["SPK0", "SPK1"]
+    assert " ".join(part.text for part in final.parts) == final.segment.text
+    refined = [event for event in told if isinstance(event, Refined)]
+    assert len(refined) == (settled != 1.5)
+    last: Final | Refined = refined[0] if refined else final
+    assert [len(part.words) for part in last.sentences] == words
+    assert last.segment.text == final.segment.text
+
+
+async def test_words_that_were_not_asked_for_do_not_come_with_speakers() -> None:
+    options = SessionOptions(RecognizeOptions(speakers=True, word_times=False))
+    told = await events(registry(voices=Duet(2.2)), Script().pause(0.3).say(10).pause(2.5), options)
+    cut = [event for event in told if isinstance(event, Final | Refined)]
+    assert [len(event.parts) for event in cut] == [2, 2]
+    assert not any(part.words for event in cut for part in (event.segment, *event.parts))
 
 
 async def test_two_hours_of_talk_keep_memory_flat() -> None:

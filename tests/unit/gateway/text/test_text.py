@@ -9,7 +9,7 @@ from gateway.text.budget import output_budget
 from gateway.text.clean import clean_transcript
 from gateway.text.detokenize import Detokenizer
 from gateway.text.repetition import collapse_repetitions, find_repetition
-from gateway.text.script import join_texts
+from tandem.script import join_texts
 from tests.golden.nano import DIRECTORY
 
 _TOKENIZER_JSON = (DIRECTORY / "Qwen3-0.6B" / "tokenizer.json").read_bytes()
