@@ -177,8 +177,10 @@ class Dropped:
         for first in range(0, len(audio), 3200):
             await call.write(pb.StreamingRecognizeRequest(audio=audio[first : first + 3200]))
         got: list[pb.StreamingRecognizeResponse] = []
-        while not any(message.result.is_final for message in got):
+        received = 0.0
+        while received < len(audio) / 32_000 or not any(message.result.is_final for message in got):
             got.append(await call.read())
+            received = got[-1].cursors.received.ToTimedelta().total_seconds()
         call.cancel()
         await self.channel.close()
         return started.started.resume_token, got
