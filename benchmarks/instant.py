@@ -14,6 +14,7 @@ import asyncio
 import itertools
 import sys
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -91,11 +92,21 @@ class InstantDecoder:
         """There is nothing to free."""
 
 
+@dataclass(frozen=True)
+class InstantBatch:
+    """A launched batch that is done."""
+
+    results: list[EncodedAudio]
+
+    def collect(self) -> list[EncodedAudio]:
+        return self.results
+
+
 class InstantEncoder(EncoderEngine):
     """The encoder without its networks: zeros as embeddings, posteriors that hear one text token a frame."""
 
-    def encode(self, items: Sequence[EncodeItem]) -> list[EncodedAudio]:
-        return [self._answer(item, len(items)) for item in items]
+    def launch(self, items: Sequence[EncodeItem]) -> InstantBatch:
+        return InstantBatch([self._answer(item, len(items)) for item in items])
 
     def _answer(self, item: EncodeItem, batch: int) -> EncodedAudio:
         frames = self.frontend.frame_count(len(item.samples))

@@ -10,10 +10,9 @@ from typing import Literal, cast
 
 import torch
 
-from encoder_service.audio_queue import BatchLimits
-from encoder_service.batcher import Batcher, BatcherConfig
+from encoder_service.batcher import Batcher
 from encoder_service.checkpoint import load_checkpoint
-from encoder_service.config import EncoderConfig, parse, speaker_directory
+from encoder_service.config import EncoderConfig, batching, parse, speaker_directory
 from encoder_service.decoder_client import DecoderClient
 from encoder_service.describe import describe, tokenizer_files
 from encoder_service.draft import Drafter
@@ -34,41 +33,45 @@ _DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 
 def load_engine(config: EncoderConfig) -> EncoderEngine:
     """The checkpoint on its device, warmed up."""
-    device = config.device
-    if device == "auto":
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    device = choose_device(config.device)
     checkpoint = load_checkpoint(config.model, cast(Literal["hf", "ms"], config.hub))
+    seconds = batching(config, device.type == "cuda").limits.max_seconds
     settings = EngineConfig(
-        device=device,
+        device=str(device),
         dtype=_DTYPES.get(config.dtype, config.dtype),
         ctc_top_k=config.ctc_top_k,
         max_segment_seconds=config.max_segment,
+        cuda_graphs=config.cuda_graphs,
+        graph_seconds=seconds,
     )
-    engine = EncoderEngine(checkpoint, settings, load_speakers(config, settings))
+    engine = EncoderEngine(checkpoint, settings, load_speakers(config, device, settings.dtype, seconds))
     engine.warm_up()
     return engine
 
 
-def load_speakers(config: EncoderConfig, settings: EngineConfig) -> SpeakerEmbedder | None:
+def load_speakers(
+    config: EncoderConfig, device: torch.device, dtype: str, batch_seconds: float
+) -> SpeakerEmbedder | None:
     """The speaker model on the same device; None when there is to be none."""
     directory = speaker_directory(config.speaker_model)
     if directory is None:
         return None
-    device, window = torch.device(settings.device), config.speaker_window
-    batch = config.max_batch_seconds if device.type == "cuda" else SpeakerConfig.batch
+    window, batch = config.speaker_window, batch_seconds if device.type == "cuda" else SpeakerConfig.batch
     windows = SpeakerConfig(window=window, shift=config.speaker_shift, piece=2 * window, batch=batch)
-    return SpeakerEmbedder(load_speaker_model(directory), device, speaker_dtype(settings, device), windows)
+    return SpeakerEmbedder(load_speaker_model(directory), device, speaker_dtype(dtype, device), windows)
 
 
-def speaker_dtype(settings: EngineConfig, device: torch.device) -> torch.dtype:
+def speaker_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """float16 where the encoder is halved too: cosine 0.99999 with float32, of bfloat16 only 0.999."""
-    halved = device.type == "cuda" and choose_dtype(settings.dtype, device) is not torch.float32
+    halved = device.type == "cuda" and choose_dtype(dtype, device) is not torch.float32
     return torch.float16 if halved else torch.float32
 
 
-def batcher_config(config: EncoderConfig) -> BatcherConfig:
-    limits = BatchLimits(max_items=config.max_batch_items, max_padded_seconds=config.max_batch_seconds)
-    return BatcherConfig(limits, config.max_queued_seconds, config.max_wait_ms / 1000)
+def choose_device(name: str) -> torch.device:
+    """A torch device; "auto" is the first GPU where there is one."""
+    if name == "auto":
+        name = "cuda:0" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 async def serve(config: EncoderConfig) -> None:
@@ -90,7 +93,8 @@ async def serve(config: EncoderConfig) -> None:
 
     async def start() -> None:
         engine = await asyncio.to_thread(load_engine, config)
-        batcher = await resources.enter_async_context(Batcher(engine, batcher_config(config)))
+        limits = batching(config, engine.device.type == "cuda")
+        batcher = await resources.enter_async_context(Batcher(engine, limits))
         resources.enter_context(load_gauges(batcher.load))
         decoder = DecoderClient(config.decoder, config.tls.upstream()) if config.decoder else None
         if decoder is not None:

@@ -1,4 +1,4 @@
-"""The waiting line in front of the encoder, counted in seconds of audio and cut into similar lengths."""
+"""The waiting line in front of the encoder, counted in seconds of audio and cut into batches."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ Payload = TypeVar("Payload")
 class BatchLimits:
     """What one batch may be.
 
-    Padded seconds are the longest item times the number of items. No item may be padded by more than
-    `max_padding` of the longest, except that items of up to `short_seconds` always go together.
+    At most `max_items` segments and `max_seconds` of audio: a batch costs its frames, whatever lengths they
+    come in. Where a batch takes long, short segments should not wait for long ones: none may be shorter than
+    the longest by more than the share `max_spread`, except that those of up to `short_seconds` always go
+    together.
     """
 
     max_items: int = 64
-    max_padded_seconds: float = 240.0
-    max_padding: float = 0.3
+    max_seconds: float = 240.0
+    max_spread: float = 0.3
     short_seconds: float = 1.0
 
-    def allow(self, count: int, shortest: float, longest: float) -> bool:
-        """Whether `count` items between these durations may form a batch. One item always may."""
-        if count > self.max_items or (count > 1 and count * longest > self.max_padded_seconds):
+    def allow(self, count: int, seconds: float, shortest: float, longest: float) -> bool:
+        """Whether `count` items of `seconds` in all, between these durations, may form a batch.
+
+        One item always may.
+        """
+        if count > self.max_items or (count > 1 and seconds > self.max_seconds):
             return False
-        return longest <= max(self.short_seconds, shortest / (1.0 - self.max_padding))
+        return longest <= self.short_seconds or shortest >= longest * (1.0 - self.max_spread)
 
 
 @dataclass(eq=False)
@@ -64,18 +69,29 @@ class AudioQueue(Generic[Payload]):
         self.seconds = self.seconds - entry.seconds if self._line else 0.0
         return True
 
+    @property
+    def oldest(self) -> float:
+        """When the first in the line came; there must be one."""
+        return next(iter(self._line)).since
+
+    @property
+    def worth_a_batch(self) -> bool:
+        """Whether what waits would fill half a batch."""
+        limits = self.limits
+        return 2 * self.seconds >= limits.max_seconds or 2 * len(self._line) >= limits.max_items
+
     def take(self) -> list[Waiting[Payload]]:
         """Remove and return the next batch, oldest first; empty when nobody waits."""
         batch: list[Waiting[Payload]] = []
-        shortest = longest = 0.0
+        seconds = shortest = longest = 0.0
         for entry in self._line:
             if len(batch) == self.limits.max_items:
                 break
             low = min(shortest, entry.seconds) if batch else entry.seconds
             high = max(longest, entry.seconds)
-            if not batch or self.limits.allow(len(batch) + 1, low, high):
+            if not batch or self.limits.allow(len(batch) + 1, seconds + entry.seconds, low, high):
                 batch.append(entry)
-                shortest, longest = low, high
+                seconds, shortest, longest = seconds + entry.seconds, low, high
         for entry in batch:
             self.remove(entry)
         return batch

@@ -1,4 +1,7 @@
-"""Dynamic batching across requests: an asyncio front with a bounded line, one thread that owns the device."""
+"""Dynamic batching across requests: an asyncio front with a bounded line, one thread that drives the device.
+
+While the device computes a batch, that thread prepares the next one and another hands the last one out.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from types import TracebackType
 from typing import Protocol
 
 from encoder_service.audio_queue import AudioQueue, BatchLimits, Waiting
-from encoder_service.messages import EncodedAudio, EncodeItem
+from encoder_service.messages import EncodedAudio, EncodeItem, Pending
 from encoder_service.rate import RateMeter
 from encoder_service.telemetry import observe_batch
 from tandem.errors import Overloaded, Unavailable
@@ -22,11 +25,14 @@ RETRY_SECONDS = (0.1, 30.0)
 class Encoder(Protocol):
     """What the batcher needs of EncoderEngine."""
 
+    @property
+    def batches_at_once(self) -> int: ...
+
     def seconds(self, item: EncodeItem) -> float: ...
 
     def validate(self, item: EncodeItem) -> None: ...
 
-    def encode(self, items: Sequence[EncodeItem]) -> list[EncodedAudio]: ...
+    def launch(self, items: Sequence[EncodeItem]) -> Pending: ...
 
 
 @dataclass(frozen=True)
@@ -70,10 +76,13 @@ class Batcher:
         self._encoder = encoder
         self._config = config
         self._queue: AudioQueue[_Job] = AudioQueue(config.limits)
-        self._arrived = asyncio.Event()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._changed = asyncio.Event()
+        self._launcher = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._collector = ThreadPoolExecutor(encoder.batches_at_once, thread_name_prefix="encoder-results")
+        self._running: set[asyncio.Task[None]] = set()
         self._running_seconds = 0.0
         self._rate = RateMeter()
+        self._busy_until = 0.0
         self._closing = False
         self._loop: asyncio.Task[None] | None = None
 
@@ -85,10 +94,11 @@ class Batcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing = True
-        self._arrived.set()
+        self._changed.set()
         if self._loop is not None:
             await self._loop
-        self._worker.shutdown()
+        self._launcher.shutdown()
+        self._collector.shutdown()
 
     async def submit(self, item: EncodeItem) -> Encoded:
         """Wait for a batch and return the item's result. Cancelling gives the place in the line back.
@@ -104,7 +114,7 @@ class Batcher:
         job = _Job(item, asyncio.get_running_loop().create_future())
         entry = Waiting(job, seconds, time.monotonic())
         self._queue.push(entry)
-        self._arrived.set()
+        self._changed.set()
         try:
             return await job.done
         finally:
@@ -139,44 +149,75 @@ class Batcher:
     async def _serve(self) -> None:
         try:
             while len(self._queue) or not self._closing:
-                if not len(self._queue):
-                    self._arrived.clear()
-                    await self._arrived.wait()
-                    await asyncio.sleep(0 if self._closing else self._config.max_wait)
-                await self._run(self._queue.take())
+                if len(self._queue) and not self._running:
+                    await self._company()
+                if self._may_start():
+                    self._start(self._queue.take())
+                    continue
+                self._changed.clear()
+                await self._changed.wait()
+            await asyncio.gather(*self._running)
         finally:
             self._closing = True
+            for task in self._running:
+                task.cancel()
             for entry in self._queue:
                 _settle(entry.payload.done, Unavailable("the encoder stopped"))
 
+    async def _company(self) -> None:
+        """Give a request that met an idle encoder the time to be joined by others."""
+        left = self._queue.oldest + self._config.max_wait - time.monotonic()
+        if left > 0 and not self._closing:
+            await asyncio.sleep(left)
+
+    def _may_start(self) -> bool:
+        """Whether the next batch should leave now.
+
+        To a busy device only what would fill half a batch: the rest loses nothing by waiting for company.
+        """
+        if not len(self._queue) or len(self._running) >= self._encoder.batches_at_once:
+            return False
+        return not self._running or self._queue.worth_a_batch
+
+    def _start(self, batch: list[Waiting[_Job]]) -> None:
+        task = asyncio.create_task(self._run(batch), name="encoder-batch")
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._changed.set()
+
     async def _run(self, batch: list[Waiting[_Job]]) -> None:
         """Encode a batch; when it fails, each item alone, so that one bad item costs its mates only time."""
-        self._running_seconds = sum(entry.seconds for entry in batch)
+        seconds = sum(entry.seconds for entry in batch)
+        self._running_seconds += seconds
         try:
             started = time.monotonic()
-            if batch and not await self._try(batch, started, final=len(batch) == 1):
+            if not await self._try(batch, started, final=len(batch) == 1):
                 for entry in batch:
                     if not entry.payload.done.done():
                         await self._try([entry], started, final=True)
         finally:
-            self._running_seconds = 0.0
+            self._running_seconds -= seconds
             for entry in batch:  # only when this task was cancelled is anyone still waiting here
                 _settle(entry.payload.done, Unavailable("the encoder stopped"))
 
     async def _try(self, batch: list[Waiting[_Job]], started: float, final: bool) -> bool:
-        """Encode in the worker thread and hand results out; False when it failed and may be tried again."""
-        begun = time.monotonic()
+        """Encode and hand results out; False when it failed and may be tried again."""
         loop = asyncio.get_running_loop()
+        items = [entry.payload.item for entry in batch]
+        begun = time.monotonic()
         try:
-            results = await loop.run_in_executor(
-                self._worker, self._encoder.encode, [entry.payload.item for entry in batch]
-            )
+            pending = await loop.run_in_executor(self._launcher, self._encoder.launch, items)
+            results = await loop.run_in_executor(self._collector, pending.collect)
         except Exception as error:
             if final:
                 _settle(batch[0].payload.done, error)
             return False
-        audio_seconds = sum(entry.seconds for entry in batch)
-        self._rate.add(audio_seconds, time.monotonic() - begun)
+        audio_seconds, now = sum(entry.seconds for entry in batch), time.monotonic()
+        self._rate.add(audio_seconds, now - max(begun, self._busy_until))
+        self._busy_until = now
         observe_batch(results, audio_seconds, [started - entry.since for entry in batch])
         for entry, audio in zip(batch, results, strict=True):
             _settle(entry.payload.done, Encoded(audio, started - entry.since))

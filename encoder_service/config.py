@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from encoder_service.audio_queue import BatchLimits
+from encoder_service.batcher import BatcherConfig
 from tandem.flags import FlagParser, switch
 from tandem.rpc.security import TlsFlags, add_tls_flags
 
@@ -14,7 +16,7 @@ DEFAULT_SPEAKERS = Path(__file__).resolve().parents[1] / "models" / "speaker"
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """Addresses are gRPC targets; durations are seconds."""
+    """Addresses are gRPC targets; durations are seconds. Limits of 0 follow the device, see `batching`."""
 
     model: str = ""
     hub: str = "hf"
@@ -22,15 +24,16 @@ class EncoderConfig:
     decoder: str = ""
     device: str = "auto"
     dtype: str = "auto"
+    cuda_graphs: bool = True
     ctc_top_k: int = 16
     drafts: bool = False
     speaker_model: str = "auto"
     speaker_window: float = 1.5
     speaker_shift: float = 0.75
     max_segment: float = 60.0
-    max_batch_items: int = 64
-    max_batch_seconds: float = 240.0
-    max_queued_seconds: float = 1200.0
+    max_batch_items: int = 0
+    max_batch_seconds: float = 0.0
+    max_queued_seconds: float = 0.0
     max_wait_ms: float = 3.0
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
@@ -60,6 +63,7 @@ def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
     )
     flags.add("device", str, "torch device, or auto: the first GPU where there is one")
     flags.add("dtype", str, "auto, bf16 or fp32")
+    flags.add("cuda-graphs", switch, "replay batches as CUDA graphs, on a GPU in bf16", nargs="?", const=True)
     flags.add("ctc-top-k", int, "tokens per frame of compact posteriors")
     flags.add(
         "drafts",
@@ -72,9 +76,13 @@ def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
     flags.add("speaker-window", float, "seconds of speech in one speaker embedding")
     flags.add("speaker-shift", float, "seconds between speaker embeddings")
     flags.add("max-segment", float, "longest segment, seconds")
-    flags.add("max-batch-items", int, "segments in one batch")
-    flags.add("max-batch-seconds", float, "padded seconds of audio in one batch")
-    flags.add("max-queued-seconds", float, "seconds of audio that may wait; more is refused")
+    flags.add("max-batch-items", int, "segments in one batch; 0 means 64, on a GPU 256")
+    flags.add("max-batch-seconds", float, "seconds of audio in one batch; 0 means 240, on a GPU 480")
+    flags.add(
+        "max-queued-seconds",
+        float,
+        "seconds of audio that may wait, more is refused; 0 means 1200, on a GPU 7200",
+    )
     flags.add("max-wait-ms", float, "how long a request waits for company in an idle encoder")
     flags.add("drain-seconds", float, "time for running calls after SIGTERM")
     flags.add("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")
@@ -87,6 +95,21 @@ def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
     if not values["model"]:
         flags.parser.error("--model is required")
     return EncoderConfig(**values)
+
+
+def batching(config: EncoderConfig, cuda: bool) -> BatcherConfig:
+    """How requests are batched on the device.
+
+    A GPU is through with a full batch in tens of milliseconds, so nobody waits long for what shares it; on a
+    CPU it takes seconds, so segments share batches with others of about their length only.
+    """
+    limits = BatchLimits(
+        max_items=config.max_batch_items or (256 if cuda else 64),
+        max_seconds=config.max_batch_seconds or (480.0 if cuda else 240.0),
+        max_spread=1.0 if cuda else BatchLimits.max_spread,
+    )
+    queued = config.max_queued_seconds or (7200.0 if cuda else 1200.0)
+    return BatcherConfig(limits, queued, config.max_wait_ms / 1000)
 
 
 def speaker_directory(name: str) -> Path | None:

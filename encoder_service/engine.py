@@ -1,9 +1,10 @@
-"""A checkpoint on a device, ready to encode padded batches. Not thread-safe: one thread owns the device."""
+"""A checkpoint on a device, ready to encode batches: one thread launches them, any may collect results."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,32 +12,43 @@ from torch import Tensor
 
 from encoder_service.checkpoint import Checkpoint
 from encoder_service.frontend import MIN_SAMPLES, Frontend
-from encoder_service.messages import (
-    CompactCtc,
-    CtcOutput,
-    EncodedAudio,
-    EncodeItem,
-    FloatArray,
-    SpeakerWindows,
-    StageTimes,
-)
+from encoder_service.messages import CtcOutput, EncodedAudio, EncodeItem, Pending
 from encoder_service.models.fun_asr_nano import audio_token_count
+from encoder_service.models.packed import PackedNetworks
+from encoder_service.pending import CtcLanding, Landings, PendingBatch, RowLanding
+from encoder_service.runner import (
+    QUANTUM,
+    BucketRunner,
+    BufferSizes,
+    GraphExecutor,
+    NetworkOutputs,
+    PlainRunner,
+    Runner,
+    Wanted,
+)
 from encoder_service.speaker import SpeakerEmbedder
 from encoder_service.stage_clock import StageClock
+from encoder_service.transfer import Transfer
+from encoder_service.waves import Waves
 from tandem.errors import CapabilityMissing, InvalidAudio, LimitExceeded
-from tandem.rpc.tensors import WireTensor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """`device` is a torch device; dtype "auto" is bfloat16 where CUDA has it, else float32."""
+    """`device` is a torch device; dtype "auto" is bfloat16 where CUDA has it, else float32.
+
+    `cuda_graphs` capture batches of up to `graph_seconds` of audio as they come, on CUDA in bfloat16 only:
+    other precisions have no attention that a graph can hold.
+    """
 
     device: str = "cpu"
     dtype: str = "auto"
     ctc_top_k: int = 16
     max_segment_seconds: float = 120.0
+    cuda_graphs: bool = True
+    graph_seconds: float = 480.0
 
 
 class EncoderEngine:
@@ -55,13 +67,18 @@ class EncoderEngine:
         self.dtype = choose_dtype(config.dtype, self.device)
         self.model = checkpoint.model.to(self.device)
         self.model.cast(self.dtype)
-        if self.device.type == "cuda" and self.dtype is torch.bfloat16:
-            torch.set_float32_matmul_precision("high")  # the CTC branch stays float32; TF32 is enough for it
         self.frontend = Frontend(checkpoint.config.frontend).to(self.device)
+        self._transfer = Transfer(self.device)
+        self._runner = self._make_runner()
 
     @property
     def sample_rate(self) -> int:
         return self.checkpoint.config.frontend.sample_rate
+
+    @property
+    def batches_at_once(self) -> int:
+        """How many launched batches keep the device busy: on CUDA one computes while another is prepared."""
+        return 2 if self.device.type == "cuda" else 1
 
     def seconds(self, item: EncodeItem) -> float:
         """Duration of an item's audio."""
@@ -70,55 +87,43 @@ class EncoderEngine:
     def validate(self, item: EncodeItem) -> None:
         """Raise InvalidAudio, LimitExceeded or CapabilityMissing when `encode` could not serve the item."""
         samples = item.samples
-        if samples.ndim != 1 or samples.dtype != np.float32:
+        if samples.ndim != 1 or samples.dtype not in (np.float32, np.int16):
             raise InvalidAudio(
-                f"expected float32 samples in one dimension, got {samples.dtype} {samples.shape}"
+                f"expected float32 or int16 samples in one dimension, got {samples.dtype} {samples.shape}"
             )
         if samples.shape[0] < MIN_SAMPLES:
             raise InvalidAudio(f"{samples.shape[0]} samples are too few to make a frame")
         if self.seconds(item) > self.config.max_segment_seconds:
             limit = self.config.max_segment_seconds
             raise LimitExceeded(f"segment of {self.seconds(item):.1f} s exceeds the limit of {limit:.0f} s")
-        if not np.isfinite(samples).all():
+        # The sum is finite unless a sample is not, or is absurd: only then is each one looked at.
+        if samples.dtype == np.float32 and not (np.isfinite(samples.sum()) or np.isfinite(samples).all()):
             raise InvalidAudio("samples are not all finite")
         if item.ctc is not CtcOutput.NONE and not self.checkpoint.has_ctc:
             raise CapabilityMissing("the checkpoint has no CTC weights")
         if item.speakers and self.speakers is None:
             raise CapabilityMissing("this encoder was started without a speaker model")
 
-    @torch.inference_mode()
     def encode(self, items: Sequence[EncodeItem]) -> list[EncodedAudio]:
-        """Encode valid items as one padded batch."""
-        clock = StageClock(self.device)
-        frames = [self.frontend.frame_count(item.samples.shape[0]) for item in items]
-        clips = [torch.from_numpy(np.require(item.samples, requirements=["C", "W"])) for item in items]
-        features, lengths = self.frontend.extract(clips)
-        clock.mark()
-        # A batch that asks only for voices does not need the recognizer.
-        needed = any(item.embeds or item.encoder_out or item.ctc is not CtcOutput.NONE for item in items)
-        states = self.model.audio_encoder(features, lengths) if needed else features
-        clock.mark()
-        embeds = self._embeds(items, frames, states, lengths)
-        clock.mark()
-        compact, dense = self._ctc(items, frames, states, lengths)
-        clock.mark()
-        speakers = self._speakers(items)
-        clock.mark()
-        times = StageTimes(*clock.seconds())
-        return [
-            EncodedAudio(
-                num_frames=frames[row],
-                num_embeds=self.embed_count(frames[row]),
-                embeds=embeds.get(row),
-                compact=compact.get(row),
-                dense=dense.get(row),
-                encoder_out=to_numpy(states[row, : frames[row]]) if item.encoder_out else None,
-                times=times if item.speakers else replace(times, speakers=0.0),
-                batch_size=len(items),
-                speakers=speakers.get(row),
-            )
-            for row, item in enumerate(items)
-        ]
+        """Encode valid items as one batch."""
+        return self.launch(items).collect()
+
+    @torch.inference_mode()
+    def launch(self, items: Sequence[EncodeItem]) -> Pending:
+        """Start encoding valid items as one batch, in their order, without waiting for the device."""
+        with self._transfer.computing():
+            clock = StageClock(self.device)
+            clips = [item.samples for item in items]
+            waves = Waves.pack(clips, self.frontend.hop, self.frontend.window_size, self._transfer)
+            frames = tuple(self.frontend.frame_count(length) for length in waves.lengths)
+            landings = self._recognise(items, frames, waves, clock)
+            spoken = [row for row, item in enumerate(items) if item.speakers]
+            speakers = None
+            if spoken and self.speakers is not None:
+                speakers = self.speakers.launch(waves, spoken, self._transfer)
+            clock.mark()
+        counts = tuple(self.embed_count(count) for count in frames)
+        return PendingBatch(tuple(items), frames, counts, landings, speakers, clock)
 
     def embed_count(self, frames: int) -> int:
         """Prompt positions that a segment of `frames` encoder frames fills."""
@@ -128,51 +133,74 @@ class EncoderEngine:
     def warm_up(self) -> None:
         """Encode a second of silence, so that the first request does not pay for lazy initialisation."""
         ctc = CtcOutput.COMPACT if self.checkpoint.has_ctc else CtcOutput.NONE
-        silence = np.zeros(self.sample_rate, dtype=np.float32)
+        silence = np.zeros(self.sample_rate, dtype=np.int16)
         self.encode([EncodeItem(silence, ctc, speakers=self.speakers is not None)])
 
-    def _embeds(
-        self, items: Sequence[EncodeItem], frames: list[int], states: Tensor, lengths: Tensor
-    ) -> dict[int, WireTensor]:
-        rows = [row for row, item in enumerate(items) if item.embeds]
-        if not rows:
-            return {}
-        _, embeds, _ = self.model.adapt(states, lengths)
-        on_host = embeds.to(self.dtype).cpu()
-        return {row: to_wire(on_host[row, : self.embed_count(frames[row])]) for row in rows}
+    def _make_runner(self) -> Runner:
+        networks, config = PackedNetworks.of(self.model), self.config
+        if not (config.cuda_graphs and self.device.type == "cuda" and self.dtype is torch.bfloat16):
+            return PlainRunner(networks, config.ctc_top_k, self._transfer)
+        per_second = 1 / self.checkpoint.config.frontend.frame_seconds
+        longest = math.ceil(config.max_segment_seconds * per_second)
+        rows = max(longest, math.ceil(config.graph_seconds * per_second))
+        sizes = BufferSizes(-(-rows // (4 * QUANTUM)) * 4 * QUANTUM, longest)
+        return BucketRunner(networks, sizes, config.ctc_top_k, self._transfer, GraphExecutor())
 
-    def _ctc(
-        self, items: Sequence[EncodeItem], frames: list[int], states: Tensor, lengths: Tensor
-    ) -> tuple[dict[int, CompactCtc], dict[int, FloatArray]]:
-        rows = [row for row, item in enumerate(items) if item.ctc is not CtcOutput.NONE]
-        head, decoder = self.model.ctc, self.model.ctc_decoder
-        if not rows or head is None or decoder is None:
-            return {}, {}
-        hidden, _ = decoder(states[rows], lengths[rows])
-        real = {row: hidden[at, : -(-frames[row] // decoder.k)] for at, row in enumerate(rows)}
-        dense = {row: to_numpy(head(real[row])) for row in rows if items[row].ctc is CtcOutput.DENSE}
-        compact_rows = [row for row in rows if row not in dense]
-        return self._compact({row: real[row] for row in compact_rows}), dense
+    def _recognise(
+        self, items: Sequence[EncodeItem], frames: tuple[int, ...], waves: Waves, clock: StageClock
+    ) -> Landings:
+        """Features and networks, as far as an item needs them, and their copies to the host."""
+        wanted = Wanted(
+            any(item.embeds for item in items), any(item.ctc is not CtcOutput.NONE for item in items)
+        )
+        if not (wanted.embeds or wanted.ctc or any(item.encoder_out for item in items)):
+            for _ in range(4):
+                clock.mark()
+            return Landings()
+        features = self.frontend.packed(waves, self._transfer)
+        clock.mark()
+        outputs = self._runner.run(features, frames, wanted, clock)
+        return self._land(items, frames, outputs)
 
-    def _speakers(self, items: Sequence[EncodeItem]) -> dict[int, SpeakerWindows]:
-        rows = [row for row, item in enumerate(items) if item.speakers]
-        if not rows or self.speakers is None:
-            return {}
-        return dict(zip(rows, self.speakers.embed([items[row].samples for row in rows]), strict=True))
+    def _land(
+        self, items: Sequence[EncodeItem], frames: tuple[int, ...], outputs: NetworkOutputs
+    ) -> Landings:
+        """Copies of what each item asked for; they outlive the runner's next batch."""
+        embeds = ctc = dense = states = None
+        asked = [row for row, item in enumerate(items) if item.embeds]
+        if asked and outputs.adapted is not None:
+            k = self.checkpoint.config.adaptor.downsample_rate
+            index, bounds = self._rows(asked, frames, k, [self.embed_count(count) for count in frames])
+            embeds = RowLanding(self._transfer.down(outputs.adapted[index].to(self.dtype)), bounds)
+        asked = [row for row, item in enumerate(items) if item.ctc is CtcOutput.COMPACT]
+        ctc_config = self.checkpoint.config.ctc
+        if asked and outputs.compact is not None and ctc_config is not None:
+            k, found = ctc_config.decoder.downsample_rate, outputs.compact
+            index, bounds = self._rows(asked, frames, k, [-(-count // k) for count in frames])
+            columns = (found.top_ids, found.top_log_probs, found.blank_log_probs, found.remainder_log_probs)
+            landing = self._transfer.down(*(column[index] for column in columns))
+            ctc = CtcLanding(landing, bounds, ctc_config.vocab_size, ctc_config.blank_id)
+        asked = [row for row, item in enumerate(items) if item.ctc is CtcOutput.DENSE]
+        if asked and outputs.hidden is not None and ctc_config is not None and self.model.ctc is not None:
+            k = ctc_config.decoder.downsample_rate
+            index, bounds = self._rows(asked, frames, k, [-(-count // k) for count in frames])
+            dense = RowLanding(self._transfer.down(self.model.ctc(outputs.hidden[index])), bounds)
+        asked = [row for row, item in enumerate(items) if item.encoder_out]
+        if asked:
+            index, bounds = self._rows(asked, frames, 1, list(frames))
+            states = RowLanding(self._transfer.down(outputs.states[index]), bounds)
+        return Landings(embeds, ctc, dense, states)
 
-    def _compact(self, hidden: dict[int, Tensor]) -> dict[int, CompactCtc]:
-        """Compact posteriors of several rows in one go, real frames only, one copy to the host per array."""
-        ctc, head = self.checkpoint.config.ctc, self.model.ctc
-        if not hidden or ctc is None or head is None:
-            return {}
-        found = head.compact(torch.cat(list(hidden.values())), self.config.ctc_top_k)
-        columns = [found.top_ids, found.top_log_probs, found.blank_log_probs, found.remainder_log_probs]
-        ends = np.cumsum([part.shape[0] for part in hidden.values()])[:-1]
-        ids, tops, blanks, rest = (np.split(column.cpu().numpy(), ends) for column in columns)
-        return {
-            row: CompactCtc(ids[at], tops[at], blanks[at], rest[at], ctc.vocab_size, ctc.blank_id)
-            for at, row in enumerate(hidden)
-        }
+    def _rows(
+        self, asked: list[int], frames: tuple[int, ...], k: int, counts: list[int]
+    ) -> tuple[Tensor, dict[int, tuple[int, int]]]:
+        """Where the first `counts` stacks (of k frames) of the asked segments lie, and will lie together."""
+        starts = np.cumsum([0, *(-(-count // k) for count in frames[:-1])])
+        own = [counts[row] for row in asked]
+        ends = np.cumsum(own)
+        index = np.arange(ends[-1]) + np.repeat(starts[asked] - (ends - own), own)
+        bounds = {row: (int(end) - size, int(end)) for row, end, size in zip(asked, ends, own, strict=True)}
+        return self._transfer.table(index.astype(np.int32)), bounds
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -183,14 +211,3 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"unknown dtype {name!r}; use auto, {' or '.join(DTYPES)}")
     return DTYPES[name]
-
-
-def to_wire(tensor: Tensor) -> WireTensor:
-    """A host tensor as it travels; bfloat16 as its bit pattern."""
-    if tensor.dtype is torch.bfloat16:
-        return WireTensor.bfloat16(tensor.contiguous().view(torch.uint16).numpy())
-    return WireTensor.of(tensor.numpy())
-
-
-def to_numpy(tensor: Tensor) -> FloatArray:
-    return np.asarray(tensor.float().cpu().numpy(), dtype=np.float32)

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from encoder_service.cmvn import load_cmvn
 from encoder_service.mel import fft_size, make_window, mel_filters
 from encoder_service.model_config import FrontendConfig
+from encoder_service.transfer import Transfer
+from encoder_service.waves import Waves
 
 SAMPLE_SCALE = 32768.0
 LOG_FLOOR = 1.1920928955078125e-07
@@ -24,10 +29,9 @@ class AudioTooShort(ValueError):
 
 
 class Frontend(nn.Module):
-    """Waveform to features [B, T, n_mels * lfr_m], float32, on the device of the module.
+    """Waveform to features of n_mels * lfr_m values, float32, on the device of the module.
 
-    Call `extract` with a list of 1-D clips of any length (at least two samples), or the module itself with
-    a padded batch whose items all span at least one window. Neither lets padding into a frame.
+    Clips of any length (at least two samples), `packed` or padded by `extract`. No frame sees past its clip.
     """
 
     window: Tensor
@@ -49,54 +53,68 @@ class Frontend(nn.Module):
 
     def frame_count(self, samples: int) -> int:
         """Features that a clip of `samples` gives, after stacking."""
-        fbank_frames = 1 + max(samples - self.window_size, 0) // self.hop
-        return -(-fbank_frames // self.config.lfr_n)
+        return -(-self._fbank_count(samples) // self.config.lfr_n)
 
     def extract(self, clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """1-D float clips in [-1, 1] to (features [B, T, F], lengths [B] int64). Raises AudioTooShort."""
-        device = self.window.device
-        lengths = [int(clip.shape[0]) for clip in clips]
-        for index, length in enumerate(lengths):
-            if length < MIN_SAMPLES:
-                raise AudioTooShort(f"clip {index} has {length} samples; at least {MIN_SAMPLES} make a frame")
-        width = max(max(lengths), self.window_size)
-        batch = torch.zeros(len(clips), width, dtype=torch.float32)
-        for row, clip in zip(batch, clips, strict=True):
-            row[: clip.shape[0]] = clip
-        batch = batch.to(device, non_blocking=True)
-        fbank, frames = self.fbank(batch, torch.tensor(lengths).to(device))
-        for index, length in enumerate(lengths):
-            if length < self.window_size:
-                fbank[index, 0] = self._short_frame(batch[index, :length])
-        return self.stack(fbank, frames)
+        """1-D float clips in [-1, 1] to (features [B, T, F], lengths [B] int64). Raises AudioTooShort.
 
-    def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, S] in [-1, 1], lengths [B] >= window, to (features [B, T, F], lengths [B]); no host sync."""
-        fbank, frames = self.fbank(samples, lengths)
-        return self.stack(fbank, frames)
+        Rows past a length are zero.
+        """
+        transfer = Transfer(self.window.device, overlap=False)
+        for index, clip in enumerate(clips):
+            if len(clip) < MIN_SAMPLES:
+                raise AudioTooShort(
+                    f"clip {index} has {len(clip)} samples; at least {MIN_SAMPLES} make a frame"
+                )
+        waves = Waves.pack([clip.numpy() for clip in clips], self.hop, self.window_size, transfer)
+        lengths = [self.frame_count(length) for length in waves.lengths]
+        padded = pad_sequence(list(torch.split(self.packed(waves, transfer), lengths)), batch_first=True)
+        return padded, torch.tensor(lengths).to(padded.device)
+
+    def packed(self, waves: Waves, transfer: Transfer) -> Tensor:
+        """Features [T, F] of all clips, one after another; clip i has `frame_count(waves.lengths[i])`."""
+        counts = np.array([self._fbank_count(length) for length in waves.lengths], dtype=np.int32)
+        hops = np.array(waves.starts, dtype=np.int32) // self.hop
+        ends = np.cumsum(counts, dtype=np.int32)
+        at = np.arange(ends[-1], dtype=np.int32) + np.repeat(hops - (ends - counts), counts)
+        frames = waves.samples.unfold(0, self.window_size, self.hop)[transfer.table(at)]
+        scale = waves.scale(SAMPLE_SCALE if self.config.upscale else 1.0)
+        fbank = self._log_mel(frames.to(torch.float32) * scale, self.window, self.mel)
+        for index, length in enumerate(waves.lengths):
+            if length < self.window_size:
+                start = waves.starts[index]
+                clip = waves.samples[start : start + length].to(torch.float32) * scale
+                fbank[int(ends[index]) - 1] = self._short_frame(clip)
+        return self.stack(fbank, counts, transfer)
 
     def fbank(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, S >= window] to log mel energies [B, N, n_mels] and counts [B]; rows past a count are noise."""
+        """[B, S >= window] in [-1, 1] to log mel energies [B, N, n_mels] and counts [B].
+
+        Rows past a count are noise.
+        """
         frames = samples.to(torch.float32).unfold(-1, self.window_size, self.hop)
         counts = 1 + (lengths - self.window_size).clamp_min(0) // self.hop
-        return self._log_mel(frames, self.window, self.mel), counts
+        scaled = frames * SAMPLE_SCALE if self.config.upscale else frames
+        return self._log_mel(scaled, self.window, self.mel), counts
 
-    def stack(self, fbank: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Low-frame-rate stacking: [B, N, F] to [B, ceil(N/n), m*F].
+    def stack(self, fbank: Tensor, counts: npt.NDArray[np.int32], transfer: Transfer) -> Tensor:
+        """Low-frame-rate stacking of packed clips: [N, F] to [sum of ceil(count / n), m*F].
 
-        Edge frames repeat to fill the first and last stack; rows past a length are zero.
+        Edge frames repeat to fill the first and last stack.
         """
         m, n = self.config.lfr_m, self.config.lfr_n
-        batch, total, size = fbank.shape
-        rows = -(-total // n)
-        steps = torch.arange(rows, device=fbank.device)
-        taps = steps[:, None] * n + torch.arange(m, device=fbank.device) - (m - 1) // 2
-        index = torch.minimum(taps.clamp_min(0)[None], (counts - 1)[:, None, None])
-        index = index.reshape(batch, rows * m, 1).expand(-1, -1, size)
-        stacked = fbank.gather(1, index).reshape(batch, rows, m * size)
-        lengths = (counts + n - 1) // n
-        stacked = (stacked + self.cmvn_shift) * self.cmvn_scale
-        return stacked.masked_fill((steps[None] >= lengths[:, None])[..., None], 0.0), lengths
+        rows = -(-counts // n)
+        ends, row_ends = np.cumsum(counts, dtype=np.int32), np.cumsum(rows, dtype=np.int32)
+        place = np.arange(row_ends[-1], dtype=np.int32) - np.repeat(row_ends - rows, rows)
+        firsts = np.repeat(ends - counts, rows)
+        lasts = np.repeat(ends - 1, rows)
+        first, middle, last = transfer.table(np.stack((firsts, firsts + place * n, lasts)))
+        taps = middle[:, None] + torch.arange(m, device=fbank.device, dtype=torch.int32) - (m - 1) // 2
+        taps = torch.minimum(torch.maximum(taps, first[:, None]), last[:, None])
+        return (fbank[taps].flatten(1) + self.cmvn_shift) * self.cmvn_scale
+
+    def _fbank_count(self, samples: int) -> int:
+        return 1 + max(samples - self.window_size, 0) // self.hop
 
     def _short_frame(self, clip: Tensor) -> Tensor:
         """The one frame of a clip shorter than the window, which shrinks to the clip."""
@@ -107,9 +125,7 @@ class Frontend(nn.Module):
         return self._log_mel(clip[:size], window, mel)
 
     def _log_mel(self, frames: Tensor, window: Tensor, mel: Tensor) -> Tensor:
-        """Frames [..., W] to log mel energies: DC removal, pre-emphasis, window, power, mel, log."""
-        if self.config.upscale:
-            frames = frames * SAMPLE_SCALE
+        """Scaled frames [..., W] to log mel energies: DC removal, pre-emphasis, window, power, mel, log."""
         frames = frames - frames.mean(dim=-1, keepdim=True)
         previous = torch.cat((frames[..., :1], frames[..., :-1]), dim=-1)
         frames = (frames - self.config.preemphasis * previous) * window

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from encoder_service.waves import Samples
 from tandem.rpc.tensors import WireTensor
 
 FloatArray = npt.NDArray[np.float32]
@@ -24,9 +26,12 @@ class CtcOutput(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodeItem:
-    """One segment to encode. samples: float32 [S] in [-1, 1], mono, at the checkpoint's sample rate."""
+    """One segment to encode.
 
-    samples: FloatArray
+    samples: mono at the checkpoint's sample rate, [S], float32 in [-1, 1] or int16, of which 32768 is 1.
+    """
+
+    samples: Samples
     ctc: CtcOutput = CtcOutput.NONE
     embeds: bool = True
     encoder_out: bool = False
@@ -91,3 +96,11 @@ class EncodedAudio:
     times: StageTimes
     batch_size: int
     speakers: SpeakerWindows | None = None
+
+
+class Pending(Protocol):
+    """A batch that was launched."""
+
+    def collect(self) -> list[EncodedAudio]:
+        """Wait for the device; results in the order of the items. From any thread, once."""
+        ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,12 @@ import torch
 from torch import Tensor
 
 from encoder_service.frontend import Frontend
-from encoder_service.messages import FloatArray, SpeakerWindows
+from encoder_service.messages import SpeakerWindows
 from encoder_service.model_config import FrontendConfig
 from encoder_service.models.campplus import EMBED_SIZE, CamPlusPlus
 from encoder_service.speaker_plan import Piece, SpeakerConfig, Windows, plan_pieces, plan_windows
+from encoder_service.transfer import Landing, Transfer
+from encoder_service.waves import Samples, Waves
 from tandem.checkpoint import CheckpointError, describe_misfit, read_tensors
 
 WEIGHTS = "campplus_cn_en_common.pt"
@@ -23,16 +24,30 @@ WEIGHTS = "campplus_cn_en_common.pt"
 _FEATURES = FrontendConfig(window="povey", upscale=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Job:
-    """One piece to read: which segment it belongs to, and its samples."""
+    """One piece to read: where it begins in the batch's samples, after how many it repeats, its length."""
 
-    clip: FloatArray
-    piece: Piece
+    start: int
+    period: int
+    length: int
 
-    def samples(self) -> FloatArray:
-        part = self.clip[self.piece.start : self.piece.start + self.piece.length]
-        return part if len(part) == self.piece.length else np.resize(part, self.piece.length)
+
+class PendingSpeakers:
+    """Windows whose embeddings are on their way to the host."""
+
+    def __init__(self, windows: list[Windows], embeddings: Landing) -> None:
+        self._windows, self._embeddings = windows, embeddings
+
+    def wait(self) -> list[SpeakerWindows]:
+        """One for each clip."""
+        rows = self._embeddings.wait()[0].numpy()
+        ends = np.cumsum([len(part.frames) for part in self._windows])
+        parts = np.split(rows, ends[:-1])
+        return [
+            SpeakerWindows(own, part.starts, part.ends)
+            for own, part in zip(parts, self._windows, strict=True)
+        ]
 
 
 class SpeakerEmbedder:
@@ -55,60 +70,73 @@ class SpeakerEmbedder:
         self._model = model.fold_norms().to(device)
         self._model.cast(dtype)
 
-    @torch.inference_mode()
-    def embed(self, clips: Sequence[FloatArray]) -> list[SpeakerWindows]:
-        """Windows of each clip, float32 [n] in [-1, 1]; clips share batches but not results."""
-        plans = [plan_pieces(len(clip), self.config, self.sample_rate) for clip in clips]
-        jobs = [_Job(clip, piece) for clip, plan in zip(clips, plans, strict=True) for piece in plan]
-        frames = self._frames(jobs)
-        windows, first = [], 0
-        for clip, plan in zip(clips, plans, strict=True):
-            own = frames[first : first + len(plan)]
-            counts = [len(part) for part in own]
-            windows.append(plan_windows(len(clip), plan, counts, self.config, self.sample_rate))
-            first += len(plan)
-        return self._pool(frames, plans, windows)
+    def embed(self, clips: Sequence[Samples]) -> list[SpeakerWindows]:
+        """Windows of each clip [S]; clips share batches but not results."""
+        transfer = Transfer(self._device, overlap=False)
+        waves = Waves.pack(clips, self._frontend.hop, self._frontend.window_size, transfer)
+        return self.launch(waves, range(len(clips)), transfer).wait()
 
-    def _frames(self, jobs: list[_Job]) -> list[Tensor]:
+    @torch.inference_mode()
+    def launch(self, waves: Waves, rows: Sequence[int], transfer: Transfer) -> PendingSpeakers:
+        """Start on the clips `rows` of a batch, without waiting for the device."""
+        lengths = [waves.lengths[row] for row in rows]
+        plans = [plan_pieces(length, self.config, self.sample_rate) for length in lengths]
+        jobs = [
+            _Job(waves.starts[row] + piece.start, min(piece.length, waves.lengths[row]), piece.length)
+            for row, plan in zip(rows, plans, strict=True)
+            for piece in plan
+        ]
+        frames = self._frames(jobs, waves, transfer)
+        counts = iter([len(part) for part in frames])
+        windows = [
+            plan_windows(length, plan, [next(counts) for _ in plan], self.config, self.sample_rate)
+            for length, plan in zip(lengths, plans, strict=True)
+        ]
+        return PendingSpeakers(windows, transfer.down(self._pool(frames, plans, windows, transfer)))
+
+    def _frames(self, jobs: list[_Job], waves: Waves, transfer: Transfer) -> list[Tensor]:
         """Each job's frames [n, 512]; pieces of one length are read together."""
         done: dict[int, Tensor] = {}
-        for length in sorted({job.piece.length for job in jobs}):
-            rows = [row for row, job in enumerate(jobs) if job.piece.length == length]
+        for length in sorted({job.length for job in jobs}):
+            rows = [row for row, job in enumerate(jobs) if job.length == length]
             size = max(1, int(self.config.batch * self.sample_rate) // length)
             for start in range(0, len(rows), size):
                 batch = rows[start : start + size]
-                clips = np.stack([jobs[row].samples() for row in batch])
-                done.update(zip(batch, self._read(torch.from_numpy(clips)), strict=True))
+                own = np.array([(jobs[row].start, jobs[row].period) for row in batch], dtype=np.int32)
+                begins, periods = transfer.table(np.ascontiguousarray(own.T))
+                steps = torch.arange(length, device=self._device, dtype=torch.int32)
+                index = begins[:, None] + steps % periods[:, None]
+                done.update(zip(batch, self._read(waves.samples[index], waves.scale(1.0)), strict=True))
         return [done[row] for row in range(len(jobs))]
 
-    def _read(self, clips: Tensor) -> Tensor:
-        """[B, S] samples to frames [B, n, 512]."""
-        clips = clips.to(self._device)
+    def _read(self, clips: Tensor, scale: float) -> Tensor:
+        """[B, S] samples, `scale` times which are in [-1, 1], to frames [B, n, 512]."""
         lengths = torch.full((len(clips),), clips.shape[1], device=self._device)
-        features, _ = self._frontend.fbank(clips, lengths)
+        features, _ = self._frontend.fbank(clips.to(torch.float32) * scale, lengths)
         features = features - features.mean(1, keepdim=True)
         return self._model.frames(features.to(self.dtype)).transpose(1, 2)
 
     def _pool(
-        self, frames: list[Tensor], plans: list[tuple[Piece, ...]], windows: list[Windows]
-    ) -> list[SpeakerWindows]:
-        """Statistics over each window's frames, windows of one width together; one copy to the host."""
+        self,
+        frames: list[Tensor],
+        plans: list[tuple[Piece, ...]],
+        windows: list[Windows],
+        transfer: Transfer,
+    ) -> Tensor:
+        """Embeddings [windows of all clips, 192] float32; windows of one width are taken together."""
         ends = np.cumsum([0, *(len(plan) for plan in plans)])
         offsets = np.cumsum([0, *(len(part) for part in frames)])
         rows = [part.frames + offsets[first] for part, first in zip(windows, ends[:-1], strict=True)]
         everything = torch.cat(frames)
         counts = [len(part) for part in rows]
-        embeddings = np.empty((sum(counts), self.size), dtype=np.float32)
-        owners = np.repeat(np.arange(len(rows)), counts)
-        for width in sorted({part.shape[1] for part in rows}):
-            chosen = [index for index, part in enumerate(rows) if part.shape[1] == width]
-            table = torch.from_numpy(np.concatenate([rows[index] for index in chosen])).to(self._device)
-            embeddings[np.isin(owners, chosen)] = self._model.pool(everything[table]).float().cpu().numpy()
-        bounds = np.cumsum([0, *counts])
-        return [
-            SpeakerWindows(embeddings[low:high], part.starts, part.ends)
-            for (low, high), part in zip(itertools.pairwise(bounds), windows, strict=True)
-        ]
+        embeddings = torch.empty(sum(counts), self.size, device=self._device)
+        widths = np.repeat([part.shape[1] for part in rows], counts)
+        for width in np.unique(widths):
+            table = np.concatenate([part for part in rows if part.shape[1] == width]).astype(np.int32)
+            places = np.flatnonzero(widths == width).astype(np.int32)
+            pooled = self._model.pool(everything[transfer.table(table)]).float()
+            embeddings[transfer.table(places)] = pooled
+        return embeddings
 
 
 def load_speaker_model(directory: Path) -> CamPlusPlus:

@@ -48,9 +48,12 @@ class EngineOptions:
     gpu_memory_utilization: float = 0.8
     max_model_len: int = 4096
     speculative_tokens: int = 0
+    cuda_graphs: bool = True
 
     def encoder_args(self) -> list[str]:
-        flags = ["--dtype", self.dtype, *(["--drafts"] if self.speculative_tokens else [])]
+        flags = ["--dtype", self.dtype, "--cuda-graphs", str(self.cuda_graphs).lower()]
+        if self.speculative_tokens:
+            flags.append("--drafts")
         return [*flags, "--device", self.device] if self.device else flags
 
     def decoder_args(self) -> list[str]:
@@ -60,6 +63,7 @@ class EngineOptions:
             *("--gpu-memory-utilization", str(self.gpu_memory_utilization)),
             *("--max-model-len", str(self.max_model_len)),
             *("--speculative-tokens", str(self.speculative_tokens)),
+            *([] if self.cuda_graphs else ["--enforce-eager"]),
         ]
         return [*flags, "--device", self.device] if self.device else flags
 

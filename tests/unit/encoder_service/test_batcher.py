@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -13,9 +14,21 @@ from encoder_service.audio_queue import BatchLimits
 from encoder_service.batcher import Batcher, BatcherConfig
 from encoder_service.checkpoint import load_checkpoint
 from encoder_service.engine import EncoderEngine, EngineConfig
-from encoder_service.messages import CtcOutput, EncodedAudio, EncodeItem
+from encoder_service.messages import CtcOutput, EncodedAudio, EncodeItem, Pending
 from tandem.errors import InvalidAudio, Overloaded, Unavailable
 from tests.golden.nano import DIRECTORY, relative_error
+
+
+@dataclass(frozen=True)
+class Held:
+    """A launched batch whose results land when the test says so."""
+
+    pending: Pending
+    landed: threading.Event
+
+    def collect(self) -> list[EncodedAudio]:
+        assert self.landed.wait(30)
+        return self.pending.collect()
 
 
 class Gate:
@@ -28,7 +41,10 @@ class Gate:
         self.entered = threading.Semaphore(0)
         self.open = threading.Event()
         self.open.set()
+        self.landed = threading.Event()
+        self.landed.set()
         self.poison: Callable[[EncodeItem], bool] = lambda item: False
+        self.at_once = 1
 
     def seconds(self, item: EncodeItem) -> float:
         return self.engine.seconds(item)
@@ -36,14 +52,18 @@ class Gate:
     def validate(self, item: EncodeItem) -> None:
         self.engine.validate(item)
 
-    def encode(self, items: Sequence[EncodeItem]) -> list[EncodedAudio]:
+    @property
+    def batches_at_once(self) -> int:
+        return self.at_once
+
+    def launch(self, items: Sequence[EncodeItem]) -> Held:
         self.threads.add(threading.get_ident())
         self.batches.append([len(item.samples) for item in items])
         self.entered.release()
         assert self.open.wait(30)
         if any(self.poison(item) for item in items):
             raise RuntimeError("poisoned")
-        return self.engine.encode(items)
+        return Held(self.engine.launch(items), self.landed)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +75,10 @@ def shared_gate() -> Gate:
 def gate(shared_gate: Gate) -> Gate:
     shared_gate.batches.clear()
     shared_gate.poison = lambda item: False
+    shared_gate.at_once = 1
     shared_gate.open.set()
+    shared_gate.landed.set()
+    shared_gate.entered = threading.Semaphore(0)
     return shared_gate
 
 
@@ -163,7 +186,7 @@ async def test_bad_audio_never_reaches_the_line(gate: Gate) -> None:
 
 
 async def test_a_long_clip_does_not_hold_short_ones_in_its_batch(gate: Gate) -> None:
-    limits = BatchLimits(max_padding=0.3)
+    limits = BatchLimits(max_spread=0.3)
     async with Batcher(gate, BatcherConfig(limits=limits)) as batcher:
         running = await occupy(gate, batcher)
         tasks = [asyncio.create_task(batcher.submit(item(s))) for s in (4.0, 0.5, 0.7, 3.0)]
@@ -171,6 +194,32 @@ async def test_a_long_clip_does_not_hold_short_ones_in_its_batch(gate: Gate) -> 
         gate.open.set()
         await asyncio.gather(running, *tasks)
     assert gate.batches[1:] == [[64000, 48000], [8000, 11200]]
+
+
+async def test_a_busy_device_is_given_the_next_batch_only_when_it_is_worth_it(gate: Gate) -> None:
+    """Two at once: while results of the first are awaited, the second leaves half full; no third does."""
+    gate.at_once = 2
+    gate.landed.clear()
+    limits = BatchLimits(max_items=8)
+    async with Batcher(gate, BatcherConfig(limits=limits, max_wait=0.0)) as batcher:
+        tasks = [asyncio.create_task(batcher.submit(item(0.1)))]
+        assert await asyncio.to_thread(gate.entered.acquire, timeout=30)
+        tasks += [asyncio.create_task(batcher.submit(item(0.2))) for _ in range(3)]
+        await queued(batcher, 3)
+        await asyncio.sleep(0.05)
+        assert batcher.load().waiting_requests == 3
+        tasks.append(asyncio.create_task(batcher.submit(item(0.3))))
+        assert await asyncio.to_thread(gate.entered.acquire, timeout=30)
+        tasks += [asyncio.create_task(batcher.submit(item(0.4))) for _ in range(8)]
+        await queued(batcher, 8)
+        await asyncio.sleep(0.05)
+        assert batcher.load().waiting_requests == 8
+        assert batcher.load().running_seconds == pytest.approx(0.1 + 3 * 0.2 + 0.3)
+        assert not any(task.done() for task in tasks)
+        gate.landed.set()
+        results = await asyncio.gather(*tasks)
+    assert [len(batch) for batch in gate.batches] == [1, 4, 8]
+    assert [result.audio.batch_size for result in results] == [1] + [4] * 4 + [8] * 8
 
 
 async def test_closing_finishes_what_waits_and_refuses_what_comes(gate: Gate) -> None:

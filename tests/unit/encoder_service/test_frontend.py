@@ -13,6 +13,8 @@ import torch
 from encoder_service.cmvn import CmvnError
 from encoder_service.frontend import AudioTooShort, Frontend
 from encoder_service.model_config import FrontendConfig
+from encoder_service.transfer import Transfer
+from encoder_service.waves import Samples, Waves
 
 FloatArray = npt.NDArray[np.float32]
 NANO = FrontendConfig(lfr_m=7, lfr_n=6)
@@ -96,10 +98,11 @@ def test_stacking_rule(m: int, n: int) -> None:
     frontend = Frontend(FrontendConfig(n_mels=3, lfr_m=m, lfr_n=n))
     for count in range(1, 40):
         fbank = np.random.default_rng(count).standard_normal((count, 3)).astype(np.float32)
-        stacked, lengths = frontend.stack(torch.from_numpy(fbank)[None], torch.tensor([count]))
+        twice = torch.from_numpy(np.concatenate((fbank, -fbank)))
+        counts = np.array([count, count], dtype=np.int32)
+        stacked = frontend.stack(twice, counts, Transfer(torch.device("cpu"))).numpy()
         expected = reference_stack(fbank, m, n)
-        assert lengths.tolist() == [len(expected)]
-        np.testing.assert_array_equal(stacked[0].numpy(), expected)
+        np.testing.assert_array_equal(stacked, np.concatenate((expected, -expected)))
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(80_000, 83), (480_000, 500), (400, 1), (160, 1), (1360, 2)])
@@ -120,13 +123,16 @@ def test_padding_never_enters_a_frame() -> None:
         assert not batch[row, int(count[0]) :].any()
 
 
-def test_what_lies_past_the_length_is_ignored() -> None:
-    frontend = Frontend(NANO)
-    samples = torch.from_numpy(noise(16_000))[None].repeat(2, 1)
-    samples[1, 9_000:] = 1e6
-    features, lengths = frontend(samples, torch.tensor([16_000, 9_000]))
-    alone, _ = frontend.extract([samples[1, :9_000]])
-    assert torch.allclose(features[1, : int(lengths[1])], alone[0], atol=1e-4)
+def test_sixteen_bit_samples_give_the_same_features() -> None:
+    clips = [(noise(size, seed=size) * 32768).round().astype(np.int16) for size in (16_000, 300, 7_777)]
+    floats = [clip.astype(np.float32) / np.float32(32768) for clip in clips]
+    frontend, transfer = Frontend(NANO), Transfer(torch.device("cpu"))
+    results = []
+    batches: list[list[Samples]] = [[*clips], [*floats], [clips[0], *floats[1:]]]
+    for given in batches:
+        waves = Waves.pack(given, frontend.hop, frontend.window_size, transfer)
+        results.append(frontend.packed(waves, transfer))
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
 def test_cmvn_file(tmp_path: Path) -> None:

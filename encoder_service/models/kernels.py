@@ -1,0 +1,117 @@
+"""Fused steps of the packed networks: Triton on CUDA, the same arithmetic in plain torch elsewhere.
+
+Each function dispatches by itself; nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from encoder_service.models.layers import FeedForward
+from encoder_service.models.packing import Packing
+
+try:
+    from encoder_service.models import triton_kernels
+except ImportError:  # CPU builds of torch come without Triton
+    triton_kernels = None  # type: ignore[assignment]
+
+HALVES = (torch.bfloat16, torch.float16)
+
+
+def fused(x: Tensor) -> bool:
+    """Whether the Triton kernels serve this tensor."""
+    return x.is_cuda and triton_kernels is not None
+
+
+def normalise(x: Tensor, norm: nn.LayerNorm, dtype: torch.dtype) -> Tensor:
+    """Layer norm of float32 x [N, D], in float32, returned as `dtype`."""
+    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(dtype)
+
+
+def add_norm(x: Tensor, delta: Tensor, norm: nn.LayerNorm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """x += delta in place (float32 [N, D]); returns x and its layer norm as `dtype`."""
+    if fused(x):
+        return triton_kernels.add_norm(x, delta, norm, dtype)
+    x += delta
+    return x, normalise(x, norm, dtype)
+
+
+def add_memory_norm(
+    x: Tensor | None,
+    projected: Tensor,
+    v: Tensor,
+    taps: Tensor,
+    left: int,
+    packing: Packing,
+    norm: nn.LayerNorm,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """x += projected + FSMN memory of v, in place; returns x (new when None came) and its norm as `dtype`.
+
+    projected and v [N, D], x float32 [N, D]. taps [K, D]: the memory of a row is v plus its depthwise
+    convolution with the taps, tap j on the row j - left further on, within its own segment.
+    """
+    if fused(projected):
+        return triton_kernels.add_memory_norm(x, projected, v, taps, left, packing, norm, dtype)
+    total = projected.float() if x is None else x.add_(projected)
+    total += memory(v, taps, left, packing)
+    return total, normalise(total, norm, dtype)
+
+
+def memory(v: Tensor, taps: Tensor, left: int, packing: Packing) -> Tensor:
+    """FSMN memory of v [N, D], float32, as sums of shifted rows."""
+    out = v.float() * (1 + taps[left])
+    rows = v.shape[0]
+    for index, tap in enumerate(taps):
+        offset = index - left
+        if offset == 0 or abs(offset) >= rows:
+            continue
+        here, there = max(0, -offset), max(0, offset)
+        count = rows - abs(offset)
+        inside = packing.within(offset)[here : here + count, None]
+        shifted = v[there : there + count].float().masked_fill(~inside, 0.0)
+        out[here : here + count].addcmul_(shifted, tap.float())
+    return out
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, packing: Packing) -> Tensor:
+    """Multi-head attention of packed rows [N, D] within their segments; undefined on rows of none."""
+    rows, size = q.shape
+    q, k, v = (x.view(rows, heads, size // heads) for x in (q, k, v))
+    if q.is_cuda and q.dtype in HALVES:
+        longest = packing.layout.longest
+        flash: Tensor = torch.ops.aten._flash_attention_forward(
+            q, k, v, packing.bounds, packing.bounds, longest, longest, 0.0, False, False
+        )[0]
+        return flash.reshape(rows, size)
+    out = torch.zeros_like(q, memory_format=torch.contiguous_format)
+    first = 0
+    for length in packing.layout.lengths:
+        own = slice(first, first + length)
+        query, key, value = (x[own].transpose(0, 1)[None] for x in (q, k, v))
+        out[own] = F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1)
+        first += length
+    return out.reshape(rows, size)
+
+
+def feed_forward(x: Tensor, layer: FeedForward) -> Tensor:
+    """`layer` of x [N, D], its ReLU in the epilogue of the first product where the library has one."""
+    out: Tensor = layer.w_2(linear_relu(x, layer.w_1))
+    return out
+
+
+def linear_relu(x: Tensor, layer: nn.Linear) -> Tensor:
+    """max(0, layer(x)) of x [N, D]."""
+    if x.is_cuda:
+        return torch._addmm_activation(layer.bias, x, layer.weight.t())
+    return torch.relu_(layer(x))
+
+
+def group_peaks(logits: Tensor, bias: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Maximum and log-sum-exp, float32 [T, G], of each `width` columns of logits [T, G * width] + bias."""
+    if fused(logits):
+        return triton_kernels.group_peaks(logits, bias, width)
+    groups = (logits + bias).view(len(logits), -1, width)
+    return groups.amax(-1), groups.logsumexp(-1)

@@ -1,0 +1,84 @@
+"""Copies between host and device that wait for nothing: pinned buffers, side streams, events."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+
+class Transfer:
+    """Work of one engine on one device: a stream for computing, one for each direction of copying.
+
+    Without `overlap` all three are the current stream. On a CPU everything happens at once and nothing is
+    copied.
+    """
+
+    def __init__(self, device: torch.device, overlap: bool = True) -> None:
+        self.device = device
+        self._cuda = device.type == "cuda"
+        if self._cuda:
+            self._compute, self._up, self._down = (_stream(device, overlap) for _ in range(3))
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Whatever is launched inside runs on the stream for computing."""
+        with torch.cuda.stream(self._compute) if self._cuda else contextlib.nullcontext():
+            yield
+
+    def staging(self, size: int, dtype: torch.dtype) -> Tensor:
+        """A host buffer [size] for `up`, not initialised."""
+        return torch.empty(size, dtype=dtype, pin_memory=self._cuda)
+
+    def up(self, staged: Tensor) -> Tensor:
+        """A staged buffer on the device, copied beside what is being computed; call it inside `computing`."""
+        if not self._cuda:
+            return staged
+        with torch.cuda.stream(self._up):
+            there = staged.to(self.device, non_blocking=True)
+        self._compute.wait_stream(self._up)
+        there.record_stream(self._compute)
+        return there
+
+    def table(self, array: npt.NDArray[np.int32]) -> Tensor:
+        """A small array on the device, in the order of the computing stream."""
+        host = torch.from_numpy(array)
+        return host.pin_memory().to(self.device, non_blocking=True) if self._cuda else host
+
+    def down(self, *tensors: Tensor) -> Landing:
+        """Copies of tensors for the host, made beside what is computed after this call.
+
+        The tensors must not change any more.
+        """
+        if not self._cuda:
+            return Landing(tensors, None)
+        self._down.wait_stream(self._compute)
+        with torch.cuda.stream(self._down):
+            landed = tuple(tensor.to("cpu", non_blocking=True) for tensor in tensors)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(self._down)
+        for tensor in tensors:
+            tensor.record_stream(self._down)
+        return Landing(landed, event)
+
+
+class Landing:
+    """Tensors on their way to the host."""
+
+    def __init__(self, tensors: tuple[Tensor, ...], event: torch.cuda.Event | None) -> None:
+        self._tensors, self._event = tensors, event
+
+    def wait(self) -> tuple[Tensor, ...]:
+        """The tensors once they are there; lets other threads run meanwhile."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._tensors
+
+
+def _stream(device: torch.device, own: bool) -> torch.cuda.Stream:
+    current = torch.cuda.current_stream(device)
+    return torch.cuda.Stream(device) if own else current  # type: ignore[no-untyped-call]
