@@ -15,40 +15,14 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks import processor, random_checkpoint
+from benchmarks import processor, published
 from tandem import RecognizeOptions
 from tandem.client import AsyncClient
 from tandem.launcher import Addresses, Stack, StackConfig
 
 AUDIO = Path(__file__).resolve().parents[1] / "tests" / "data" / "audio"
 RECORDINGS = ("meeting_4spk.flac", "dialogue_2spk.flac")
-# Fun-ASR-Nano-2512: SenseVoice encoder of 70 layers, adaptor, CTC branch, Qwen3-0.6B.
-_CONFIG: dict[str, Any] = {
-    "audio_encoder_conf.output_size": 512,
-    "audio_encoder_conf.linear_units": 2048,
-    "audio_encoder_conf.num_blocks": 50,
-    "audio_encoder_conf.tp_blocks": 20,
-    "audio_adaptor_conf.downsample_rate": 1,
-    "audio_adaptor_conf.use_low_frame_rate": True,
-    "audio_adaptor_conf.encoder_dim": 512,
-    "audio_adaptor_conf.ffn_dim": 2048,
-    "audio_adaptor_conf.llm_dim": 1024,
-    "audio_adaptor_conf.n_layer": 2,
-    "ctc_decoder_conf.encoder_dim": 512,
-    "ctc_decoder_conf.llm_dim": 512,
-    "ctc_decoder_conf.ffn_dim": 2048,
-    "ctc_decoder_conf.n_layer": 5,
-}
-_LLM: dict[str, Any] = {
-    "hidden_size": 1024,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         root, model = Path(directory), options.model
         if options.published:
-            model = random_checkpoint.write(root / "model", model, _CONFIG, _LLM)
+            model = published.ensure(root / "model")
         config = StackConfig(str(model), Addresses.unix(root), engine=options.engine, log_dir=root)
         with Stack(config) as stack:
             off, on = asyncio.run(measure(stack, options.rounds, options.max_tokens, options.copies))

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Runs benchmark stages on a GPU machine; a stage that fails is reported and the next one runs.
+#   bash benchmarks/gpu/run.sh STAGE...        stages are the functions below
+# Results go to $OUT (default ./gpu-results) as results.tgz, written again after every stage. Checkpoint and
+# recordings stay in $ROOT (default /tmp/tandem-gpu), so that later calls on the same machine start sooner.
+set -u
+OUT=${OUT:-gpu-results} ROOT=${ROOT:-/tmp/tandem-gpu}
+RESULTS=$ROOT/results MODEL=${MODEL:-$ROOT/model${SMALL:+-small}}  # SMALL=1: small networks, for a CPU
+mkdir -p "$OUT" "$RESULTS"
+
+probe() {  # what the machine is and has
+  nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
+  nproc; python3 --version
+  python3 -m pip list 2>/dev/null | grep -iE "^(torch|transformers|numpy|grpcio|protobuf|onnxruntime|tiktoken|tokenizers|scipy|prometheus|soundfile|huggingface|safetensors|matplotlib)"
+  python3 - <<'PY'
+import importlib, time
+for name in ("grpc", "google.protobuf", "torch", "transformers", "vllm", "onnxruntime", "fastapi", "uvicorn", "soundfile",
+             "tandem", "gateway.__main__", "encoder_service.__main__", "decoder_service.service"):
+    began = time.time()
+    try:
+        module = importlib.import_module(name)
+        print(f"{name:26} {getattr(module, '__version__', '')} {time.time() - began:.1f} s")
+    except Exception as error:
+        print(f"{name:26} {type(error).__name__}: {error}")
+PY
+}
+
+model() { python3 -m benchmarks.published "$MODEL" ${SMALL:+--small}; }
+smoke() { side --smoke --parts tandem transformers; }
+tandem() { side --parts tandem; }
+slow() { side --parts transformers; }
+peer() { side --parts funasr; }
+all() { side; }
+
+side() {  # side_by_side with the shared checkpoint; FLAGS holds more of its options
+  # shellcheck disable=SC2086
+  python3 -m benchmarks.side_by_side --model "$MODEL" --root "$ROOT" --json "$RESULTS/side_$STAGE.json" "$@" ${FLAGS:-}
+}
+
+keep() {  # logs of the tiers and all results
+  mkdir -p "$RESULTS/logs"
+  find "$ROOT" -name '*.log' -not -path "$RESULTS/*" | while read -r log; do
+    tail -c 400000 "$log" > "$RESULTS/logs/$STAGE-$(basename "$(dirname "$log")")-$(basename "$log")"
+  done
+  tar -czf "$OUT/results.tgz" -C "$RESULTS" .
+}
+
+[ -f "$MODEL/model.pt" ] || [ "$*" = probe ] || { STAGE=model; model; }
+for STAGE in "$@"; do
+  echo "=== $STAGE"; began=$SECONDS
+  "$STAGE" 2>&1 | tee "$RESULTS/$STAGE.txt"
+  echo "=== $STAGE: status ${PIPESTATUS[0]}, $((SECONDS - began)) s"
+  keep
+done

@@ -1,0 +1,146 @@
+"""Sends a folder of recordings to a running server and prints what it took, as one line of JSON.
+
+    python -m benchmarks.load_client HOST:PORT FOLDER [--in-flight 64] [--processes 1] [--speakers]
+
+A process of its own, as clients are. The clock starts when every client process is connected and runs until
+the last answer: files are read, sent and their answers parsed within it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.processes import processor_seconds
+from tandem import Client, RecognizeOptions
+from tandem.errors import TandemError
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What to send: files of `folder`, `in_flight` at a time, from `processes` processes together."""
+
+    server: str
+    folder: str
+    in_flight: int = 64
+    processes: int = 1
+    speakers: bool = False
+    limit: int = 0
+    """Files at most; 0 is all."""
+
+    def files(self) -> list[Path]:
+        found = sorted(Path(self.folder).glob("*.wav"))
+        return found[: self.limit or None]
+
+
+@dataclass(slots=True)
+class Share:
+    """What one client process did: clock times, seconds, and sums over its recordings."""
+
+    started: float = 0.0
+    ended: float = 0.0
+    audio: float = 0.0
+    processor: float = 0.0
+    characters: int = 0
+    segments: int = 0
+    words: int = 0
+    latencies: list[float] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+
+
+def _client(load: Load, number: int, barrier: Barrier) -> Share:
+    files = load.files()[number :: load.processes]
+    options = RecognizeOptions(speakers=load.speakers)
+    share, timings = Share(), []
+    in_flight = max(1, load.in_flight // load.processes)
+    with Client(load.server) as client, ThreadPoolExecutor(in_flight) as pool:
+        client.capabilities()
+        barrier.wait()
+        share.started, processor = time.time(), processor_seconds(os.getpid())
+
+        def recognize(file: Path) -> None:
+            began = time.perf_counter()
+            try:
+                transcript = client.recognize(file.read_bytes(), options, timeout=600)
+            except TandemError as error:
+                share.errors.append(f"{file.name}: {error}")
+                return
+            share.latencies.append(time.perf_counter() - began)
+            share.audio += transcript.duration
+            share.characters += len(transcript.text)
+            share.segments += len(transcript.segments)
+            share.words += sum(len(segment.words) for segment in transcript.segments)
+            timings.append(asdict(transcript.timing))
+
+        list(pool.map(recognize, files))
+        share.ended, share.processor = time.time(), processor_seconds(os.getpid()) - processor
+    share.stages = total(timings)
+    return share
+
+
+def total(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The sum of each column."""
+    return {name: sum(row[name] for row in rows) for name in rows[0]} if rows else {}
+
+
+def run(load: Load) -> dict[str, object]:
+    """Run all client processes; seconds unless named otherwise."""
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, context.Pool(load.processes) as pool:
+        barrier = manager.Barrier(load.processes)
+        shares = pool.starmap(_client, [(load, number, barrier) for number in range(load.processes)], 1)
+    return summary(load, shares)
+
+
+def summary(load: Load, shares: Sequence[Share]) -> dict[str, object]:
+    wall = max(share.ended for share in shares) - min(share.started for share in shares)
+    audio = sum(share.audio for share in shares)
+    latencies = [value for share in shares for value in share.latencies]
+    errors = [error for share in shares for error in share.errors]
+    return {
+        **asdict(load),
+        "wall": wall,
+        "audio": audio,
+        "rtfx": audio / wall,
+        "files": len(latencies),
+        "failed": len(errors),
+        "errors": errors[:3],
+        "latency_p50": float(np.median(latencies)) if latencies else None,
+        "latency_p95": float(np.percentile(latencies, 95)) if latencies else None,
+        "segments": sum(share.segments for share in shares),
+        "words": sum(share.words for share in shares),
+        "characters": sum(share.characters for share in shares),
+        "client_processor": sum(share.processor for share in shares),
+        "stages": total([share.stages for share in shares if share.stages]),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("server")
+    parser.add_argument("folder")
+    parser.add_argument("--in-flight", type=int, default=64, help="recordings at a time, of all processes")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--limit", type=int, default=0, help="files at most; 0 is all")
+    parser.add_argument("--speakers", action="store_true")
+    result = run(Load(**vars(parser.parse_args())))
+    print(json.dumps(result), flush=True)
+    return 1 if result["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
