@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.processes import processor_seconds
+from benchmarks import processor
 from tandem import Client, RecognizeOptions
 from tandem.errors import TandemError
 
@@ -68,7 +68,7 @@ def _client(load: Load, number: int, barrier: Barrier) -> Share:
     with Client(load.server) as client, ThreadPoolExecutor(in_flight) as pool:
         client.capabilities()
         barrier.wait()
-        share.started, processor = time.time(), processor_seconds(os.getpid())
+        share.started, before = time.time(), processor.seconds([os.getpid()])
 
         def recognize(file: Path) -> None:
             began = time.perf_counter()
@@ -85,7 +85,7 @@ def _client(load: Load, number: int, barrier: Barrier) -> Share:
             timings.append(asdict(transcript.timing))
 
         list(pool.map(recognize, files))
-        share.ended, share.processor = time.time(), processor_seconds(os.getpid()) - processor
+        share.ended, share.processor = time.time(), processor.seconds([os.getpid()]) - before
     share.stages = total(timings)
     return share
 

@@ -189,7 +189,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--gpu-share", type=float, default=0.6, help="of the GPU's memory, for the decoder")
     parser.add_argument("--flags", nargs="*", default=[], metavar="TIER=FLAGS", help="more flags of a tier")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--in-flight", type=int, default=184, help="recordings at a time")
+    parser.add_argument("--in-flight", type=int, default=64, help="recordings at a time")
     parser.add_argument("--client-processes", type=int, default=2)
     parser.add_argument("--slow-files", type=int, default=16, help="files for the transformers engine")
     parser.add_argument("--files", type=int, default=184)

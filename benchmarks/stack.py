@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import published
+from benchmarks import processor, published
+from benchmarks.gpu_memory import gpu_mib
 from benchmarks.metrics import difference, scrape
-from benchmarks.processes import gpu_mib, processor_seconds, tree
 from tandem.launcher import Addresses, Stack, StackConfig
 
 METRICS_PORTS = {"gateway": 9461, "encoder": 9462, "decoder": 9463}
@@ -37,7 +37,7 @@ class Services:
         speakers = published.speaker_directory(self.model)
         device = ["--device", self.device] if self.device else []
         own = {
-            "gateway": ["--audio-workers", str(max(2, (os.cpu_count() or 2) // 4)), "--max-sessions", "4096"],
+            "gateway": ["--audio-workers", str(max(2, (os.cpu_count() or 2) // 2)), "--max-sessions", "4096"],
             "encoder": [
                 *device,
                 *("--max-queued-seconds", str(self.queued_seconds)),
@@ -107,12 +107,17 @@ def spending(stack: Stack) -> Iterator[Spent]:
     spent.metrics = {tier: difference(counters[tier], found) for tier, found in _counters().items()}
     used = gpu_mib()
     spent.gpu_mib = {
-        tier.name: sum(used.get(pid, 0) for pid in tree(tier.process.pid)) for tier in stack.tiers
+        name: sum(used.get(process, 0) for process in processes)
+        for name, processes in _processes(stack).items()
     }
 
 
 def _processor(stack: Stack) -> dict[str, float]:
-    return {tier.name: sum(map(processor_seconds, tree(tier.process.pid))) for tier in stack.tiers}
+    return {name: processor.seconds(processes) for name, processes in _processes(stack).items()}
+
+
+def _processes(stack: Stack) -> dict[str, list[int]]:
+    return {tier.name: [tier.process.pid, *processor.below(tier.process.pid)] for tier in stack.tiers}
 
 
 def _counters() -> dict[str, dict[str, float]]:
