@@ -1,7 +1,8 @@
 """Word error of an exported model on recordings, on the CPU: CTC greedy and LLM greedy.
 
 python -m training.evaluate MODEL_DIR SOURCE: a shard (.pt), or a folder with a .tsv whose first column is the
-file and whose last is the text.
+file and whose last is the text. --by N also groups by column N, counted from 0: in EVAL/eval.tsv, 3 is the
+kind.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from training.score import collapse, word_error
 from training.tables import END_ID
 from training.units import LLM_DIR, RANKS_FILE, load_ctc_units
 
-Clip = tuple[str, Tensor, str]
+Clip = tuple[str, Tensor, str, str]
 Texts = tuple[str, str, str]
 
 
-def clips(source: Path) -> Iterator[Clip]:
-    """(name, float samples in [-1, 1], reference)."""
+def clips(source: Path, by: int | None = None) -> Iterator[Clip]:
+    """(name, float samples in [-1, 1], reference, group: what column `by` says)."""
     if source.suffix == ".pt":
         corpus = load_corpus([source])
         for i, text in enumerate(corpus.texts):
             begin = int(corpus.start[i])
-            yield f"{i}", corpus.audio[begin : begin + int(corpus.length[i])].float() / 32768, text
+            yield f"{i}", corpus.audio[begin : begin + int(corpus.length[i])].float() / 32768, text, ""
         return
     import soundfile
 
@@ -47,7 +48,7 @@ def clips(source: Path) -> Iterator[Clip]:
             audio, rate = soundfile.read(source / row[0], dtype="float32")
             if rate != 16000:
                 raise ValueError(f"{row[0]} has {rate} Hz")
-            yield row[0], torch.from_numpy(audio), row[-1]
+            yield row[0], torch.from_numpy(audio), row[-1], "" if by is None else row[by]
 
 
 class Recogniser:
@@ -87,31 +88,39 @@ class Recogniser:
         return self.llm.embed(torch.tensor(self.tokenizer.encode(text, add_special_tokens=False).ids))
 
 
+def summary(rows: list[Texts]) -> dict[str, float]:
+    """Clips, reference words, and word errors of CTC and language model."""
+    return {
+        "clips": len(rows),
+        "words": sum(len(reference.split()) for reference, _, _ in rows),
+        "ctc_word_error": round(word_error((r, c) for r, c, _ in rows), 4),
+        "llm_word_error": round(word_error((r, t) for r, _, t in rows), 4),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("source", type=Path)
     parser.add_argument("--hotwords", nargs="*", default=[])
     parser.add_argument("--limit", type=int, default=10**9)
+    parser.add_argument("--by", type=int, help="column to group by")
     parser.add_argument("--show", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
     recogniser = Recogniser(args.model)
-    rows: list[Texts] = []
-    for name, samples, reference in clips(args.source):
-        if len(rows) >= args.limit:
+    groups: dict[str, list[Texts]] = {}
+    for count, (name, samples, reference, group) in enumerate(clips(args.source, args.by)):
+        if count >= args.limit:
             break
         ctc, llm = recogniser(samples, args.hotwords)
-        rows.append((reference, ctc, llm))
-        if len(rows) <= args.show:
+        groups.setdefault(group, []).append((reference, ctc, llm))
+        if count < args.show:
             print(f"{name}\n  ref {reference}\n  ctc {ctc}\n  llm {llm}")
-    ctc_error = word_error((r, c) for r, c, _ in rows)
-    llm_error = word_error((r, t) for r, _, t in rows)
-    print(
-        json.dumps(
-            {"clips": len(rows), "ctc_word_error": round(ctc_error, 4), "llm_word_error": round(llm_error, 4)}
-        )
-    )
+    if args.by is not None:
+        for group, rows in sorted(groups.items()):
+            print(group, json.dumps(summary(rows)))
+    print(json.dumps(summary([row for rows in groups.values() for row in rows])))
 
 
 if __name__ == "__main__":
