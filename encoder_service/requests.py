@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from encoder_service.messages import CtcOutput
+from encoder_service.waves import Samples
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.errors import InvalidRequest, LimitExceeded
 
@@ -65,8 +65,8 @@ class SampleBuffer:
         self._check((len(self._data) + len(data)) // self._width)
         self._data += data
 
-    def samples(self) -> npt.NDArray[np.float32]:
-        """float32 [n] in [-1, 1]; InvalidRequest when bytes are missing or left over."""
+    def samples(self) -> Samples:
+        """[n], int16 or float32 as they came; InvalidRequest when bytes are missing or left over."""
         count, rest = divmod(len(self._data), self._width)
         if rest:
             raise InvalidRequest.of("audio", f"{len(self._data)} bytes are not whole samples")
@@ -75,15 +75,11 @@ class SampleBuffer:
                 "audio", f"{count} samples arrived, {self.audio.num_samples} were announced"
             )
         if self.audio.format == pb.SAMPLE_FORMAT_S16LE:
-            pcm = np.frombuffer(self._data, "<i2")
-            scaled: npt.NDArray[np.float32] = np.multiply(pcm, np.float32(1 / 32768), dtype=np.float32)
-            return scaled
-        return np.frombuffer(self._data, "<f4").astype(np.float32)
+            return np.frombuffer(self._data, "<i2").astype(np.int16, copy=False)
+        return np.frombuffer(self._data, "<f4").astype(np.float32, copy=False)
 
 
-async def read_samples(
-    audio: pb.AudioConfig, stream: AsyncIterator[Message], max_samples: int
-) -> npt.NDArray[np.float32]:
+async def read_samples(audio: pb.AudioConfig, stream: AsyncIterator[Message], max_samples: int) -> Samples:
     """All samples of the stream after its config."""
     buffer = SampleBuffer(audio, max_samples)
     async for message in stream:
