@@ -183,10 +183,14 @@ class LiveStream:
 
 
 async def stream_async(
-    chunks: AsyncIterable[bytes], target: str = "localhost:50051", options: StreamOptions | None = None
+    chunks: AsyncIterable[bytes],
+    target: str = "localhost:50051",
+    options: StreamOptions | None = None,
+    *,
+    access: Access | None = None,
 ) -> AsyncIterator[LiveEvent]:
     """Events of live audio that comes in chunks; the session ends with the chunks."""
-    async with LiveStream(target, options) as live:
+    async with LiveStream(target, options, access=access) as live:
 
         async def feed() -> None:
             async for chunk in chunks:
@@ -204,7 +208,11 @@ async def stream_async(
 
 
 def stream(
-    chunks: Iterable[bytes], target: str = "localhost:50051", options: StreamOptions | None = None
+    chunks: Iterable[bytes],
+    target: str = "localhost:50051",
+    options: StreamOptions | None = None,
+    *,
+    access: Access | None = None,
 ) -> Iterator[LiveEvent]:
     """The blocking form of stream_async.
 
@@ -224,7 +232,7 @@ def stream(
             yield chunk
 
     async def run() -> None:
-        async for event in stream_async(pull(), target, options):
+        async for event in stream_async(pull(), target, options, access=access):
             events.put(event)
             if stopped.is_set():
                 return
