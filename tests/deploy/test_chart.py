@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
+from tandem.cli import build_parser
 from tandem.cli.plan import helm_values
 from tandem.plan import Demand, Target, load_costs, make_plan
 from tandem.plan.cost_file import packaged_names
@@ -248,3 +250,11 @@ def test_envoy_takes_its_configuration(values: dict[str, Any], tmp_path: Path) -
         [str(envoy), "--mode", "validate", "-c", str(file)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_notes_name_commands_that_exist() -> None:
+    notes = (CHART / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    commands = re.findall(r"^\s*tandem (.*)$", re.sub(r"\{\{.*?\}\}", "50051", notes), re.M)
+    assert commands
+    for command in commands:
+        assert build_parser().parse_args(command.split()).server == "localhost:50051"
