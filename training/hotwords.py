@@ -1,4 +1,4 @@
-"""What hotwords do: a missed word named among four wrong ones, and five wrong hotwords on sentences heard right.
+"""What hotwords do: a missed word named among four wrong ones; five wrong ones on sentences heard right.
 
 python -m training.hotwords MODEL_DIR EVAL      (EVAL as `training.make_eval speak` writes it)
 """
@@ -57,9 +57,8 @@ def main() -> None:
         pairs.append((" ".join(said), " ".join(got)))
         read_out += any(word in got for word in listed)
     total = sum(len(said) for _, said in right)
-    print(
-        f"wrong hotwords in {len(right)} right sentences: {word_error(pairs) * total:.0f} of {total} words wrong"
-    )
+    wrong = word_error(pairs) * total
+    print(f"wrong hotwords in {len(right)} right sentences: {wrong:.0f} of {total} words wrong")
     print(f"sentences with a wrong hotword read out: {read_out}")
 
 
