@@ -21,6 +21,7 @@ from tandem.access import Access
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
 from tandem.errors import Unavailable
+from tandem.rpc.calls import streaming_call
 from tandem.rpc.channels import connect
 from tandem.rpc.durations import seconds
 from tandem.rpc.status import from_rpc_error
@@ -145,39 +146,26 @@ class EncoderBackend:
         `on_encoded` is called when only the decoder has work left; not when the call fails before.
         """
         exchange = SegmentCall(request, ctc=ctc, targets=ctc and self._aligns_targets, on_encoded=on_encoded)
-        call = self._stub.Transcribe(exchange.requests())
-        try:
+        async with streaming_call(self._stub.Transcribe, exchange.requests()) as call:
             return await exchange.result(call)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
-        finally:
-            call.cancel()
 
     async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None:
         """CTC posteriors of samples [n], no decoder involved. Raises the tier's own typed error."""
-        call = self._stub.Transcribe(_ctc_messages(samples, request_id), timeout=timeout)
         posteriors = None
-        try:
+        requests = _ctc_messages(samples, request_id)
+        async with streaming_call(self._stub.Transcribe, requests, timeout) as call:
             async for response in call:
                 if response.HasField("compact_ctc"):
                     posteriors = posteriors_of(response.compact_ctc)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
-        finally:
-            call.cancel()
         return posteriors
 
     async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings:
         """Voices of samples [n] alone, times from their start. Raises the tier's own typed error."""
-        call = self._stub.Transcribe(_voice_messages(samples, request_id), timeout=timeout)
-        try:
+        requests = _voice_messages(samples, request_id)
+        async with streaming_call(self._stub.Transcribe, requests, timeout) as call:
             async for response in call:
                 if response.HasField("speakers"):
                     return voices_of(response.speakers, len(samples) / SAMPLE_RATE)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
-        finally:
-            call.cancel()
         raise Unavailable("the encoder ended the call without a result")
 
     async def close(self) -> None:
