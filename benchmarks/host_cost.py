@@ -39,6 +39,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "tests" / "data" / "audio" / "meeting_4spk.flac"
 SHORTEST, LONGEST = 44.0, 81.4
 """Seconds: 184 files of these lengths are 11,541 s."""
+TOKENS_PER_EMBEDDING = 0.4
+"""Three a second, of a checkpoint that makes 7.5 embeddings of one."""
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -102,9 +104,12 @@ def tiers(model: Path, options: argparse.Namespace) -> Iterator[list[Tier]]:
         gateway += ["--realtime-port", "0", "--local-files", *options.gateway_args.split()]
         started = []
         try:
-            module = "benchmarks.instant" if options.engine == "instant" else "decoder_service"
-            extra = ["decoder"] if options.engine == "instant" else ["--engine", options.engine]
-            started.append(spawn("decoder", module, [*extra, *decoder], at.decoder, root))
+            if options.engine == "instant":
+                module, decoder = "benchmarks.instant", ["decoder", *decoder]
+            else:
+                module, forced = "decoder_service", str(TOKENS_PER_EMBEDDING)
+                decoder += ["--engine", options.engine, "--forced-tokens-per-embedding", forced]
+            started.append(spawn("decoder", module, decoder, at.decoder, root))
             started.append(spawn("encoder", "benchmarks.instant", ["encoder", *encoder], at.encoder, root))
             started.append(spawn("gateway", "gateway", gateway, at.gateway, root))
             wait_ready(started, timeout=300)

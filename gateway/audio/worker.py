@@ -22,6 +22,7 @@ from gateway.audio.types import AudioInfo, DecodeLimits, DecodeOptions, Samples,
 from gateway.vad.detector import DetectorConfig
 from gateway.vad.fsmn import FsmnVad
 from gateway.vad.segmenter import Segmenter, SpeechSegment
+from tandem.heap import keep_buffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ def start_worker(max_memory_bytes: int) -> int:
     resource.setrlimit(resource.RLIMIT_DATA, (max_memory_bytes, max_memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    keep_buffers()
     return os.getpid()
 
 

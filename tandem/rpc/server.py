@@ -14,6 +14,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from tandem.heap import keep_buffers
 from tandem.parent import watch_parent
 from tandem.rpc.channels import MAX_MESSAGE_BYTES, server_options
 from tandem.rpc.security import ServerTls
@@ -142,6 +143,7 @@ async def run(
 ) -> None:
     """Serve a tier: listen, load (`start`), report ready, wait for a signal, drain, free (`close`)."""
     watch_parent()
+    keep_buffers()
     await server.start()
     try:
         await start()
