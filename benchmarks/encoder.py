@@ -117,7 +117,10 @@ def make_load(mean: float, total: float, variant: Variant, seed: int = 0) -> lis
     for length in lengths:
         start = int(generator.integers(0, len(noise) - int(length * RATE)))
         samples = noise[start : start + int(length * RATE)]
-        given: Samples = samples / np.float32(32768) if variant.waves == "float32" else samples
+        if variant.waves == "float32":
+            given: Samples = np.divide(samples, 32768, dtype=np.float32)
+        else:
+            given = samples
         items.append(EncodeItem(given, CtcOutput.COMPACT, speakers=variant.speakers))
     return items
 

@@ -20,6 +20,7 @@ from encoder_service.engine import EncoderEngine, EngineConfig, choose_dtype
 from encoder_service.server import SERVICE, EncoderServicer, LoadedEncoder
 from encoder_service.speaker import SpeakerEmbedder, load_speaker_model
 from encoder_service.speaker_plan import SpeakerConfig
+from encoder_service.targets import KeptBudget, TargetHead
 from encoder_service.telemetry import load_gauges
 from tandem.checkpoint import CheckpointError
 from tandem.encoder.v1 import encoder_pb2_grpc
@@ -100,9 +101,16 @@ async def serve(config: EncoderConfig) -> None:
         if decoder is not None:
             resources.push_async_callback(decoder.close)
         files = tokenizer_files(engine.checkpoint)
-        drafter = Drafter(engine.checkpoint) if config.drafts else None
-        info = describe(engine, config.model)
-        servicer.loaded = LoadedEncoder(engine, batcher, decoder, info, files, drafter)
+        servicer.loaded = LoadedEncoder(
+            engine,
+            batcher,
+            decoder,
+            describe(engine, config),
+            files,
+            KeptBudget(config.max_kept_seconds),
+            TargetHead(engine.model.ctc) if engine.model.ctc is not None else None,
+            Drafter(engine.checkpoint) if config.drafts else None,
+        )
 
     with endpoint(config.metrics_port):
         await run(server, start, resources.aclose)

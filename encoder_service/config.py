@@ -35,6 +35,7 @@ class EncoderConfig:
     max_batch_seconds: float = 0.0
     max_queued_seconds: float = 0.0
     max_wait_ms: float = 3.0
+    max_kept_seconds: float = 30_000.0
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
     metrics_port: int = 0
@@ -84,6 +85,11 @@ def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
         "seconds of audio that may wait, more is refused; 0 means 1200, on a GPU 7200",
     )
     flags.add("max-wait-ms", float, "how long a request waits for company in an idle encoder")
+    flags.add(
+        "max-kept-seconds",
+        float,
+        "seconds of audio kept for exact word times while tokens are decoded, up to 34 kB each; 0 keeps none",
+    )
     flags.add("drain-seconds", float, "time for running calls after SIGTERM")
     flags.add("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")
     flags.add("metrics-port", int, "port of Prometheus metrics; 0 turns them off")

@@ -14,6 +14,7 @@ from tandem.access import Access
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.decoder.v1 import decoder_pb2_grpc
 from tandem.errors import Unavailable
+from tandem.rpc.calls import streaming_call
 from tandem.rpc.channels import connect
 from tandem.rpc.status import from_rpc_error
 from tandem.rpc.tensors import WireTensor, chunks
@@ -105,14 +106,9 @@ class DecoderClient:
     async def _attempt(
         self, request: DecodeRequest, timeout: float | None
     ) -> AsyncIterator[pb.GenerateResponse]:
-        call = self._stub.Generate(iter(request.messages()), timeout=timeout)
-        try:
+        async with streaming_call(self._stub.Generate, request.messages(), timeout) as call:
             async for response in call:
                 yield response
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
-        finally:
-            call.cancel()
 
     async def model_info(self, timeout: float = 5.0) -> pb.GetModelInfoResponse:
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from encoder_service.checkpoint import Checkpoint
+from encoder_service.config import EncoderConfig
 from encoder_service.engine import EncoderEngine
 from tandem.checkpoint import CheckpointError, read_config
 from tandem.encoder.v1 import encoder_pb2 as pb
@@ -18,13 +19,13 @@ LLM_TOKENIZER = "tokenizer.json"
 CTC_TOKENIZER = "multilingual.tiktoken"
 
 
-def describe(engine: EncoderEngine, model: str) -> pb.GetModelInfoResponse:
+def describe(engine: EncoderEngine, flags: EncoderConfig) -> pb.GetModelInfoResponse:
     """The answer of GetModelInfo."""
     checkpoint = engine.checkpoint
     config, ctc = checkpoint.config, checkpoint.config.ctc if checkpoint.has_ctc else None
     dtypes = {torch.float32: tensor_pb2.DATA_TYPE_FLOAT32, torch.bfloat16: tensor_pb2.DATA_TYPE_BFLOAT16}
     return pb.GetModelInfoResponse(
-        model=model,
+        model=flags.model,
         model_hash=checkpoint.sha256,
         has_ctc=ctc is not None,
         ctc_vocab_size=ctc.vocab_size if ctc is not None else 0,
@@ -40,6 +41,7 @@ def describe(engine: EncoderEngine, model: str) -> pb.GetModelInfoResponse:
         compact_top_k=engine.config.ctc_top_k,
         has_speakers=engine.speakers is not None,
         speaker_embed_size=engine.speakers.size if engine.speakers is not None else 0,
+        aligns_targets=ctc is not None and flags.max_kept_seconds > 0,
     )
 
 

@@ -166,7 +166,7 @@ class EncoderEngine:
         self, items: Sequence[EncodeItem], frames: tuple[int, ...], outputs: NetworkOutputs
     ) -> Landings:
         """Copies of what each item asked for; they outlive the runner's next batch."""
-        embeds = ctc = dense = states = None
+        embeds = ctc = kept = dense = states = None
         asked = [row for row, item in enumerate(items) if item.embeds]
         if asked and outputs.adapted is not None:
             k = self.checkpoint.config.adaptor.downsample_rate
@@ -180,6 +180,14 @@ class EncoderEngine:
             columns = (found.top_ids, found.top_log_probs, found.blank_log_probs, found.remainder_log_probs)
             landing = self._transfer.down(*(column[index] for column in columns))
             ctc = CtcLanding(landing, bounds, ctc_config.vocab_size, ctc_config.blank_id)
+        asked = [row for row, item in enumerate(items) if item.keep_ctc and item.ctc is CtcOutput.COMPACT]
+        if asked and outputs.hidden is not None and ctc_config is not None:
+            k = ctc_config.decoder.downsample_rate
+            index, bounds = self._rows(asked, frames, k, [-(-count // k) for count in frames])
+            hidden = outputs.hidden[index]
+            # Half precision is finer than the bfloat16 products that it comes from.
+            hidden = hidden.half() if self.dtype is torch.bfloat16 else hidden.float()
+            kept = RowLanding(self._transfer.down(hidden), bounds)
         asked = [row for row, item in enumerate(items) if item.ctc is CtcOutput.DENSE]
         if asked and outputs.hidden is not None and ctc_config is not None and self.model.ctc is not None:
             k = ctc_config.decoder.downsample_rate
@@ -189,7 +197,7 @@ class EncoderEngine:
         if asked:
             index, bounds = self._rows(asked, frames, 1, list(frames))
             states = RowLanding(self._transfer.down(outputs.states[index]), bounds)
-        return Landings(embeds, ctc, dense, states)
+        return Landings(embeds, ctc, kept, dense, states)
 
     def _rows(
         self, asked: list[int], frames: tuple[int, ...], k: int, counts: list[int]

@@ -22,6 +22,7 @@ from encoder_service.waves import Waves
 SAMPLE_SCALE = 32768.0
 LOG_FLOOR = 1.1920928955078125e-07
 MIN_SAMPLES = 2
+PLAN_FRAMES = 1024
 
 
 class AudioTooShort(ValueError):
@@ -77,6 +78,8 @@ class Frontend(nn.Module):
         hops = np.array(waves.starts, dtype=np.int32) // self.hop
         ends = np.cumsum(counts, dtype=np.int32)
         at = np.arange(ends[-1], dtype=np.int32) + np.repeat(hops - (ends - counts), counts)
+        if waves.samples.is_cuda:  # each number of frames costs an FFT plan of its own
+            at = np.pad(at, (0, -len(at) % PLAN_FRAMES))
         frames = waves.samples.unfold(0, self.window_size, self.hop)[transfer.table(at)]
         scale = waves.scale(SAMPLE_SCALE if self.config.upscale else 1.0)
         fbank = self._log_mel(frames.to(torch.float32) * scale, self.window, self.mel)

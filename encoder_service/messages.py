@@ -29,6 +29,7 @@ class EncodeItem:
     """One segment to encode.
 
     samples: mono at the checkpoint's sample rate, [S], float32 in [-1, 1] or int16, of which 32768 is 1.
+    `keep_ctc` is for segments with compact CTC posteriors to which a text will be aligned.
     """
 
     samples: Samples
@@ -36,6 +37,7 @@ class EncodeItem:
     embeds: bool = True
     encoder_out: bool = False
     speakers: bool = False
+    keep_ctc: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +54,18 @@ class CompactCtc:
     remainder_log_probs: FloatArray
     vocab_size: int
     blank_id: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptCtc:
+    """What the log-probability of any token is made of, on the host.
+
+    hidden [T, d]: the CTC head's input, float32, or float16 from an engine in bfloat16. blank_log_probs
+    float32 [T].
+    """
+
+    hidden: npt.NDArray[np.float32] | npt.NDArray[np.float16]
+    blank_log_probs: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +110,7 @@ class EncodedAudio:
     times: StageTimes
     batch_size: int
     speakers: SpeakerWindows | None = None
+    kept: KeptCtc | None = None
 
 
 class Pending(Protocol):

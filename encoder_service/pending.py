@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encoder_service.messages import CompactCtc, EncodedAudio, EncodeItem, FloatArray, StageTimes
+from encoder_service.messages import CompactCtc, EncodedAudio, EncodeItem, FloatArray, KeptCtc, StageTimes
 from encoder_service.speaker import PendingSpeakers
 from encoder_service.stage_clock import StageClock
 from encoder_service.transfer import Landing
@@ -60,6 +60,7 @@ class Landings:
 
     embeds: RowLanding | None = None
     compact: CtcLanding | None = None
+    kept: RowLanding | None = None
     dense: RowLanding | None = None
     states: RowLanding | None = None
 
@@ -79,6 +80,7 @@ class PendingBatch:
         landings = self.landings
         embeds = landings.embeds.parts() if landings.embeds else {}
         compact = landings.compact.parts() if landings.compact else {}
+        kept = landings.kept.parts() if landings.kept else {}
         dense = landings.dense.parts() if landings.dense else {}
         states = landings.states.parts() if landings.states else {}
         spoken = [row for row, item in enumerate(self.items) if item.speakers]
@@ -96,9 +98,15 @@ class PendingBatch:
                 times=times if item.speakers else silent,
                 batch_size=len(self.items),
                 speakers=voices.get(row),
+                kept=keep(kept[row], compact[row]) if row in kept else None,
             )
             for row, item in enumerate(self.items)
         ]
+
+
+def keep(hidden: Tensor, compact: CompactCtc) -> KeptCtc:
+    """A copy: what is kept for one item must not hold the arrays of its whole batch."""
+    return KeptCtc(hidden.numpy().copy(), compact.blank_log_probs.copy())
 
 
 def to_wire(tensor: Tensor) -> WireTensor:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from encoder_service.messages import CtcOutput
+from encoder_service.waves import Samples
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.errors import InvalidRequest, LimitExceeded
+
+TARGETS_SECONDS = 10.0
+"""How long an open call waits for the caller, that has all tokens, to name its targets."""
 
 _SAMPLE_BYTES = {pb.SAMPLE_FORMAT_S16LE: 2, pb.SAMPLE_FORMAT_F32LE: 4}
 _CTC = {
@@ -65,8 +70,8 @@ class SampleBuffer:
         self._check((len(self._data) + len(data)) // self._width)
         self._data += data
 
-    def samples(self) -> npt.NDArray[np.float32]:
-        """float32 [n] in [-1, 1]; InvalidRequest when bytes are missing or left over."""
+    def samples(self) -> Samples:
+        """[n], int16 or float32 as they came; InvalidRequest when bytes are missing or left over."""
         count, rest = divmod(len(self._data), self._width)
         if rest:
             raise InvalidRequest.of("audio", f"{len(self._data)} bytes are not whole samples")
@@ -75,19 +80,40 @@ class SampleBuffer:
                 "audio", f"{count} samples arrived, {self.audio.num_samples} were announced"
             )
         if self.audio.format == pb.SAMPLE_FORMAT_S16LE:
-            pcm = np.frombuffer(self._data, "<i2")
-            scaled: npt.NDArray[np.float32] = np.multiply(pcm, np.float32(1 / 32768), dtype=np.float32)
-            return scaled
-        return np.frombuffer(self._data, "<f4").astype(np.float32)
+            return np.frombuffer(self._data, "<i2").astype(np.int16, copy=False)
+        return np.frombuffer(self._data, "<f4").astype(np.float32, copy=False)
 
 
 async def read_samples(
     audio: pb.AudioConfig, stream: AsyncIterator[Message], max_samples: int
-) -> npt.NDArray[np.float32]:
-    """All samples of the stream after its config."""
+) -> tuple[Samples, bool]:
+    """All samples of the stream after its config, and whether `audio_end` left it open for targets."""
     buffer = SampleBuffer(audio, max_samples)
     async for message in stream:
-        if message.WhichOneof("payload") != "audio":
+        kind = message.WhichOneof("payload")
+        if kind == "audio_end":
+            return buffer.samples(), True
+        if kind != "audio":
             raise InvalidRequest.of("audio", "only audio may follow the config")
         buffer.add(message.audio)
-    return buffer.samples()
+    return buffer.samples(), False
+
+
+async def read_targets(stream: AsyncIterator[pb.TranscribeRequest], vocab_size: int) -> list[int]:
+    """The targets that the caller wants; none when it half-closes or says nothing for a while."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(TARGETS_SECONDS):
+            async for message in stream:
+                if message.WhichOneof("payload") != "targets":
+                    raise InvalidRequest.of("targets", "only targets may follow the end of the audio")
+                return _checked(list(message.targets.token_ids), vocab_size)
+    return []
+
+
+def _checked(targets: list[int], vocab_size: int) -> list[int]:
+    field = "targets.token_ids"
+    if not targets or len(set(targets)) != len(targets):
+        raise InvalidRequest.of(field, "must be distinct, and at least one")
+    if min(targets) < 0 or max(targets) >= vocab_size:
+        raise InvalidRequest.of(field, f"must lie in the vocabulary of {vocab_size}")
+    return targets

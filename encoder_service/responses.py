@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from encoder_service.batcher import Encoded
-from encoder_service.messages import CompactCtc, EncodedAudio, SpeakerWindows
+from encoder_service.messages import CompactCtc, EncodedAudio, FloatArray, SpeakerWindows
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.rpc.durations import duration
 from tandem.rpc.tensors import WireTensor, chunks, to_message
@@ -16,6 +16,7 @@ from tandem.tensor.v1 import tensor_pb2
 EMBEDS = "audio_embeds"
 DENSE_CTC = "ctc_log_probs"
 ENCODER_OUT = "encoder_out"
+TARGETS = "target_log_probs"
 
 
 def header(audio: EncodedAudio) -> pb.EncodeHeader:
@@ -83,3 +84,8 @@ def ctc_responses(audio: EncodedAudio) -> Iterator[pb.TranscribeResponse]:
         yield from (pb.TranscribeResponse(chunk=chunk) for chunk in pieces)
     if audio.speakers is not None:
         yield pb.TranscribeResponse(speakers=speaker_message(audio.speakers))
+
+
+def target_responses(log_probs: FloatArray) -> Iterator[pb.TranscribeResponse]:
+    """Log-probabilities float32 [T, n + 1] of targets and blank."""
+    yield from (pb.TranscribeResponse(chunk=chunk) for chunk in chunks(TARGETS, WireTensor.of(log_probs)))

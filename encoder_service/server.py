@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -9,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from encoder_service import responses
-from encoder_service.batcher import Batcher, Encoded
+from encoder_service.batcher import Batcher
 from encoder_service.decoder_client import DecoderClient, DecodeRequest
 from encoder_service.draft import Drafter
 from encoder_service.engine import EncoderEngine
-from encoder_service.messages import EncodeItem
-from encoder_service.requests import ctc_output, first, read_samples
-from tandem.decoder.v1 import decoder_pb2
+from encoder_service.messages import EncodedAudio, EncodeItem
+from encoder_service.requests import ctc_output, first, read_samples, read_targets
+from encoder_service.targets import KeptBudget, TargetHead
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
-from tandem.errors import CapabilityMissing, InternalError, Unavailable
+from tandem.errors import CapabilityMissing, InternalError, InvalidRequest, Unavailable
 from tandem.rpc import handlers
 from tandem.rpc.durations import duration
 from tandem.rpc.tensors import CHUNK_BYTES
@@ -35,11 +36,13 @@ class LoadedEncoder:
     decoder: DecoderClient | None
     info: pb.GetModelInfoResponse
     tokenizer_files: tuple[Path, ...]
+    keep: KeptBudget
+    targets: TargetHead | None
     drafter: Drafter | None = None
 
-    def draft(self, encoded: Encoded) -> tuple[int, ...]:
+    def draft(self, audio: EncodedAudio) -> tuple[int, ...]:
         """What the answer for a segment probably is; nothing without a drafter or compact posteriors."""
-        compact = encoded.audio.compact
+        compact = audio.compact
         return self.drafter.draft(compact) if self.drafter is not None and compact is not None else ()
 
 
@@ -57,7 +60,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         stream = aiter(request_iterator)
         config = (await first(stream)).config
         self._admit(config.audio)
-        samples = await read_samples(config.audio, stream, self._max_samples())
+        samples, _ = await read_samples(config.audio, stream, self._max_samples())
         item = EncodeItem(
             samples,
             ctc_output(config.ctc),
@@ -77,22 +80,28 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         if loaded.decoder is None and not config.ctc_only:
             raise CapabilityMissing("this encoder was started without a decoder")
         self._admit(config.audio)
-        samples = await read_samples(config.audio, stream, self._max_samples())
-        item = EncodeItem(
-            samples,
-            ctc_output(config.ctc),
-            embeds=not config.ctc_only,
-            speakers=config.speaker_embeds,
-        )
-        encoded = await loaded.batcher.submit(item)
-        for response in responses.ctc_responses(encoded.audio):
-            yield response
-        if config.ctc_only or loaded.decoder is None:
+        samples, stays_open = await read_samples(config.audio, stream, self._max_samples())
+        if stays_open and config.ctc != pb.CTC_MODE_COMPACT:
+            raise InvalidRequest.of("config.ctc", "must be compact when targets are to follow")
+        with loaded.keep.keeping(len(samples) / loaded.engine.sample_rate if stays_open else 0.0) as keep:
+            item = EncodeItem(
+                samples,
+                ctc_output(config.ctc),
+                embeds=not config.ctc_only,
+                speakers=config.speaker_embeds,
+                keep_ctc=stays_open and keep,
+            )
+            encoded = await loaded.batcher.submit(item)
+            for response in responses.ctc_responses(encoded.audio):
+                yield response
             timing = pb.TranscribeTiming(encode=responses.timing(encoded))
+            if not config.ctc_only:
+                async for response in _decode(loaded, config, encoded.audio, timing, context):
+                    yield response
+            if stays_open:
+                async for response in _answer_targets(loaded, encoded.audio, stream):
+                    yield response
             yield pb.TranscribeResponse(timing=timing)
-            return
-        async for response in _decode(loaded, loaded.decoder, config, encoded, context):
-            yield response
 
     @handlers.unary
     async def GetModelInfo(
@@ -139,36 +148,39 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
 
 async def _decode(
     loaded: LoadedEncoder,
-    decoder: DecoderClient,
     config: pb.TranscribeConfig,
-    encoded: Encoded,
+    audio: EncodedAudio,
+    timing: pb.TranscribeTiming,
     context: handlers.Context,
 ) -> AsyncIterator[pb.TranscribeResponse]:
-    """The tokens of one encoded segment, then the timing of both tiers."""
-    embeds = encoded.audio.embeds
-    if embeds is None:
-        raise InternalError("the segment was encoded without embeddings")
+    """The tokens of one encoded segment; adds the decoder's part to its timing."""
+    if audio.embeds is None or loaded.decoder is None:
+        raise InternalError("the segment was encoded without embeddings, or there is no decoder")
     request = DecodeRequest(
         request_id=config.request_id or uuid.uuid4().hex[:16],
         prefix_token_ids=tuple(config.prefix_token_ids),
-        embeds=embeds,
+        embeds=audio.embeds,
         suffix_token_ids=tuple(config.suffix_token_ids),
         sampling=config.sampling,
         model_hash=loaded.info.model_hash,
         final_only=config.final_only,
-        draft_token_ids=loaded.draft(encoded),
+        draft_token_ids=loaded.draft(audio),
     )
     started = time.perf_counter()
-    decode_timing = decoder_pb2.GenerateTiming()
-    async for tokens in decoder.generate(request, timeout=context.time_remaining()):
+    async for tokens in loaded.decoder.generate(request, timeout=context.time_remaining()):
         if tokens.HasField("result"):
-            decode_timing = tokens.result.timing
+            timing.decode.CopyFrom(tokens.result.timing)
         yield pb.TranscribeResponse(tokens=tokens)
-    yield pb.TranscribeResponse(
-        timing=pb.TranscribeTiming(
-            encode=responses.timing(encoded),
-            decode=decode_timing,
-            decoder_round_trip=duration(time.perf_counter() - started),
-            embed_bytes=embeds.array.nbytes,
-        )
-    )
+    timing.decoder_round_trip.CopyFrom(duration(time.perf_counter() - started))
+    timing.embed_bytes = audio.embeds.array.nbytes
+
+
+async def _answer_targets(
+    loaded: LoadedEncoder, audio: EncodedAudio, stream: AsyncIterator[pb.TranscribeRequest]
+) -> AsyncIterator[pb.TranscribeResponse]:
+    """Exact log-probabilities of the targets that the caller names, if it does."""
+    targets = await read_targets(stream, loaded.info.ctc_vocab_size)
+    if targets and audio.kept is not None and loaded.targets is not None:
+        log_probs = await asyncio.to_thread(loaded.targets.log_probs, audio.kept, targets)
+        for response in responses.target_responses(log_probs):
+            yield response

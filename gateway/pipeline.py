@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway.assemble import Heard, build_segment
+from gateway.assemble import SegmentWriter
 from gateway.audio.types import SAMPLE_RATE, Samples
-from gateway.backends.encoder import Encoder, SegmentRequest, SegmentResult, ignore
+from gateway.backends.encoder import Encoder, ignore
+from gateway.backends.segment_call import SegmentRequest, SegmentResult
 from gateway.gate import SegmentGate
 from gateway.model import ServedModel
 from gateway.prepare import Prepared, Preparer, Span
@@ -167,12 +168,14 @@ class Recognizer:
         if duration > self.model.info.max_segment:
             limit = self.model.info.max_segment
             raise LimitExceeded(f"a segment of {duration:.1f} s exceeds the model's {limit:.0f} s; use vad")
+        writer = SegmentWriter(self.model, span, options, previous_text, request_id)
         request = SegmentRequest(
             samples=samples[span.start : span.end],
             prompt=self._prompt(options, previous_text),
             max_tokens=options.max_new_tokens or output_budget(duration),
             request_id=request_id,
             speakers=options.speakers,
+            name_targets=writer.name_targets if options.word_times else None,
         )
         result = await self._send(request, on_encoded)
         if options.hotwords and self._is_silent(result):
@@ -180,10 +183,7 @@ class Recognizer:
             plain = replace(request, prompt=self._prompt(replace(options, hotwords=()), previous_text))
             result = await self._send(plain, on_encoded)
             request = plain
-        heard = Heard(span, request, result, previous_text)
-        began = time.perf_counter()
-        segment = await asyncio.to_thread(build_segment, self.model, heard, options)
-        return Transcribed(segment, result, time.perf_counter() - began)
+        return Transcribed(await writer.write(request, result), result, writer.seconds)
 
     def _timestamp_source(self, options: RecognizeOptions) -> TimestampSource:
         aligned = options.word_times and self.model.aligner is not None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tandem.access import Access
     from tandem.batch_client import BatchClient
     from tandem.client import AsyncClient, Client
     from tandem.errors import TandemError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tandem.streaming_client import LiveStream, StreamOptions, stream
 
 _HOME = {
+    "Access": "tandem.access",
     "AsyncClient": "tandem.client",
     "AutoModelVLLM": "tandem.sdk",
     "BatchClient": "tandem.batch_client",
@@ -37,6 +39,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Access",
     "AsyncClient",
     "AutoModelVLLM",
     "BatchClient",

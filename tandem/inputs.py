@@ -18,7 +18,7 @@ from tandem.waves import SAMPLE_RATE, to_wav
 Input: TypeAlias = Any
 """A path, bytes of a file, samples (array or tensor, alone or with their rate), or an iterable of these."""
 
-_LISTS = (".scp", ".jsonl")
+_LISTS = (".scp", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +84,43 @@ def _one(item: Input, index: int, sample_rate: int) -> Iterator[Recording]:
 
 
 def _listed(file: Path) -> Iterator[Recording]:
+    rows = _parquet_rows(file) if file.suffix == ".parquet" else _lines(file)
+    for key, source in rows:
+        path = _beside(Path(source), file)
+        yield Recording(key or path.stem, source, path)
+
+
+def _lines(file: Path) -> Iterator[tuple[str | None, str]]:
     parse = _scp_line if file.suffix == ".scp" else _jsonl_line
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                key, source = parse(line.strip())
+                yield parse(line.strip())
             except ValueError as error:
                 raise InvalidRequest(f"{file} line {number}: {error}") from error
-            path = _beside(Path(source), file)
-            yield Recording(key or path.stem, source, path)
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[str | None, str]]:
+    """Columns source and, where there is one, key."""
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise InvalidRequest(f"{file}: needs pyarrow (pip install 'tandem-asr[bulk]')") from error
+    try:
+        table = pq.ParquetFile(file)
+    except (ValueError, OSError) as error:
+        raise InvalidRequest(f"{file} is no Parquet file: {error}") from error
+    columns = [name for name in ("key", "source") if name in table.schema_arrow.names]
+    if "source" not in columns:
+        raise InvalidRequest(f'{file} has no column "source"')
+    for batch in table.iter_batches(columns=columns):
+        for row in batch.to_pylist():
+            if not isinstance(row["source"], str):
+                raise InvalidRequest(f"{file}: a source is {row['source']!r}, needs the path of a file")
+            key = row.get("key")
+            yield (str(key) if key is not None else None), row["source"]
 
 
 def _beside(path: Path, file: Path) -> Path:

@@ -65,7 +65,8 @@ class EngineOptions:
             *("--speculative-tokens", str(self.speculative_tokens)),
             *([] if self.cuda_graphs else ["--enforce-eager"]),
         ]
-        return [*flags, "--device", self.device] if self.device else flags
+        # A device is one GPU; a decoder that is spread over several takes the first ones it sees.
+        return [*flags, "--device", self.device] if self.device and self.tensor_parallel_size == 1 else flags
 
     def stack(self, directory: Path) -> StackConfig:
         """The three services on Unix sockets in `directory`, their logs beside them."""

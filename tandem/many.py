@@ -12,7 +12,7 @@ from tandem.access import Access
 from tandem.client import Client, ServerFile
 from tandem.errors import LimitExceeded, TandemError
 from tandem.inputs import Recording
-from tandem.patience import recommended_timeout
+from tandem.patience import Patience, recommended_timeout
 from tandem.results import RecognizeOptions, Transcript
 
 IN_FLIGHT = 128
@@ -64,6 +64,7 @@ class ManyOptions:
     whole_if_possible: bool = False
     access: Access | None = None
     local_files: bool = False
+    patience: Patience | None = None
 
 
 def transcribe_many(
@@ -71,7 +72,7 @@ def transcribe_many(
 ) -> Generator[Outcome, None, None]:
     """Outcomes in the order of `items`. Closing the iterator cancels what is in flight."""
     waiting: deque[Future[Outcome]] = deque()
-    client = Client(target, access=options.access)
+    client = Client(target, patience=options.patience, access=options.access)
     pool = ThreadPoolExecutor(options.in_flight, thread_name_prefix="tandem-many")
     try:
         for item in items:

@@ -11,18 +11,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-import grpc
-import grpc.aio
-
 from tandem.access import Access
 from tandem.asr.v1 import asr_pb2 as pb
 from tandem.asr.v1 import asr_pb2_grpc
 from tandem.errors import Unavailable
 from tandem.live_events import Cursors, Ended, Final, LiveEvent
 from tandem.results import RecognizeOptions
+from tandem.rpc.calls import streaming_call
 from tandem.rpc.channels import channel_options
 from tandem.rpc.durations import duration, seconds
-from tandem.rpc.status import from_rpc_error
 from tandem.streaming_convert import Encoding, event_of, streaming_config
 from tandem.streaming_log import SentLog
 
@@ -134,18 +131,15 @@ class LiveStream:
             config.resume_token = self._token
             config.resume_from.CopyFrom(duration(self._final))
         ready: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        call = self._stub.StreamingRecognize(self._requests(config, ready))
         try:
-            async for response in call:
-                self._note(response, ready)
-                event = event_of(response)
-                if event is not None and self._is_new(event):
-                    yield event
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            async with streaming_call(self._stub.StreamingRecognize, self._requests(config, ready)) as call:
+                async for response in call:
+                    self._note(response, ready)
+                    event = event_of(response)
+                    if event is not None and self._is_new(event):
+                        yield event
         finally:
             ready.cancel()
-            call.cancel()
 
     async def _requests(
         self, config: pb.StreamingConfig, ready: asyncio.Future[float]
@@ -183,10 +177,14 @@ class LiveStream:
 
 
 async def stream_async(
-    chunks: AsyncIterable[bytes], target: str = "localhost:50051", options: StreamOptions | None = None
+    chunks: AsyncIterable[bytes],
+    target: str = "localhost:50051",
+    options: StreamOptions | None = None,
+    *,
+    access: Access | None = None,
 ) -> AsyncIterator[LiveEvent]:
     """Events of live audio that comes in chunks; the session ends with the chunks."""
-    async with LiveStream(target, options) as live:
+    async with LiveStream(target, options, access=access) as live:
 
         async def feed() -> None:
             async for chunk in chunks:
@@ -204,7 +202,11 @@ async def stream_async(
 
 
 def stream(
-    chunks: Iterable[bytes], target: str = "localhost:50051", options: StreamOptions | None = None
+    chunks: Iterable[bytes],
+    target: str = "localhost:50051",
+    options: StreamOptions | None = None,
+    *,
+    access: Access | None = None,
 ) -> Iterator[LiveEvent]:
     """The blocking form of stream_async.
 
@@ -224,7 +226,7 @@ def stream(
             yield chunk
 
     async def run() -> None:
-        async for event in stream_async(pull(), target, options):
+        async for event in stream_async(pull(), target, options, access=access):
             events.put(event)
             if stopped.is_set():
                 return

@@ -3,8 +3,7 @@
 # Programs land in clients/go/build/bin. Users of modules: see README.md.
 set -euo pipefail
 cd "$(dirname "$0")"
-packages=(golang-go golang-google-grpc-dev golang-google-genproto-dev golang-google-protobuf-dev
-  golang-github-golang-protobuf-1-5-dev protobuf-compiler libprotobuf-dev protoc-gen-go protoc-gen-go-grpc)
+mapfile -t packages < debian.txt
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

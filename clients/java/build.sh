@@ -3,9 +3,7 @@
 # Programs start with clients/java/run.sh. Users of Maven: pom.xml.
 set -euo pipefail
 cd "$(dirname "$0")"
-packages=(libgrpc-java protobuf-compiler-grpc-java-plugin libprotobuf-java libnetty-java libguava-java
-  libgeronimo-annotation-1.3-spec-java libperfmark-java libgoogle-gson-java libnetty-tcnative-java
-  libnetty-tcnative-jni protobuf-compiler libprotobuf-dev golang-google-grpc-dev junit4)
+mapfile -t packages < debian.txt
 command -v javac >/dev/null || packages+=(openjdk-17-jdk-headless)
 missing=()
 for package in "${packages[@]}"; do

@@ -10,6 +10,8 @@ WORKDIR /src
 RUN python3 -m pip install --no-cache-dir '.[decoder,modelscope]' \
     && ln -sf "$(command -v python3)" /usr/local/bin/python \
     && rm -rf /src
+# New volumes take their owner from here: the process must be able to write to them.
+RUN install -d -o 10001 -g 10001 /models /cache
 ENV PYTHONUNBUFFERED=1 NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
 WORKDIR /tmp

@@ -15,6 +15,8 @@ FROM ${BASE}
 LABEL org.opencontainers.image.title="Tandem encoder" org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/tandem /opt/tandem
 COPY --from=build /src/models/speaker /opt/tandem/models/speaker
+# New volumes take their owner from here: the process must be able to write to them.
+RUN install -d -o 10001 -g 10001 /models /cache
 ENV PATH=/opt/tandem/bin:$PATH PYTHONUNBUFFERED=1 TANDEM_ENCODER_SPEAKER_MODEL=/opt/tandem/models/speaker \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001

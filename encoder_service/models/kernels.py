@@ -55,8 +55,8 @@ def add_memory_norm(
     """
     if fused(projected):
         return triton_kernels.add_memory_norm(x, projected, v, taps, left, packing, norm, dtype)
-    total = projected.float() if x is None else x.add_(projected)
-    total += memory(v, taps, left, packing)
+    delta = memory(v, taps, left, packing).add_(projected)
+    total = delta if x is None else x.add_(delta)
     return total, normalise(total, norm, dtype)
 
 

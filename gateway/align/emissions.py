@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.align.viterbi import TokenSpans
 from gateway.text.posteriors import CtcPosteriors, TokenLogProbs
 
 FloatArray = NDArray[np.float32]
@@ -39,11 +40,32 @@ def compact_emissions(posteriors: CtcPosteriors, token_ids: NDArray[np.int64]) -
     return TokenLogProbs(ids, columns, np.maximum(posteriors.blank, LOG_FLOOR))
 
 
-def blank_or_silent(blank: FloatArray, posteriors: CtcPosteriors, silent: NDArray[np.bool_]) -> FloatArray:
-    """The blank's log probabilities [T] with those of tokens that nobody hears added.
+# Where the network writes a token that nobody hears, such as punctuation, it counts as blank. `silent`
+# [vocab] marks such tokens.
 
-    silent [vocab] marks them: where the network writes one, such as punctuation, it counts as blank.
-    """
+
+def compact_blank(posteriors: CtcPosteriors, silent: NDArray[np.bool_]) -> FloatArray:
+    """Log probabilities [T] of saying nothing, from compact posteriors."""
     frame, rank = np.nonzero(silent[posteriors.top_ids])
     mass = np.bincount(frame, np.exp(posteriors.top_log_probs[frame, rank]), posteriors.num_frames)
-    return np.log(np.exp(blank, dtype=np.float64) + mass).astype(np.float32)
+    blank = np.maximum(posteriors.blank, LOG_FLOOR)
+    silence: NDArray[np.float64] = np.log(np.exp(blank.astype(np.float64)) + mass)
+    return silence.astype(np.float32)
+
+
+def written_silent(posteriors: CtcPosteriors, silent: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Distinct ids of the silent tokens that matter: those that reach a thousandth at some frame."""
+    likely = posteriors.top_ids[posteriors.top_log_probs > np.log(1e-3)]
+    return np.unique(likely[silent[likely]]).astype(np.int64)
+
+
+def exact_blank(exact: TokenLogProbs, silent: NDArray[np.bool_]) -> FloatArray:
+    """Log probabilities [T] of saying nothing, from exact ones of the blank and of silent tokens."""
+    quiet = exact.columns[:, silent[exact.ids]]
+    return np.asarray(np.logaddexp.reduce(np.column_stack([exact.blank, quiet]), axis=1), dtype=np.float32)
+
+
+def all_seen(posteriors: CtcPosteriors, targets: NDArray[np.int64], spans: TokenSpans) -> bool:
+    """Whether every target is one of the best K at each frame of its span."""
+    frames, target = spans.cells()
+    return bool((posteriors.top_ids[frames] == targets[target][:, None]).any(axis=1).all())

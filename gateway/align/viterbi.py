@@ -36,6 +36,10 @@ class TokenSpans:
     ends: IntArray
     scores: NDArray[np.float64]
 
+    def cells(self) -> tuple[IntArray, IntArray]:
+        """Every frame of every span, and the index of the token whose span it is."""
+        return _cells(self.starts, self.ends)
+
 
 def forced_align(emissions: TokenLogProbs, targets: IntArray) -> TokenSpans:
     """Spans of the targets int64 [L], in order; each of them is one of the emissions' tokens.
@@ -103,9 +107,14 @@ def _best_scores(
     emissions: TokenLogProbs, columns: IntArray, starts: IntArray, ends: IntArray
 ) -> NDArray[np.float64]:
     """Highest probability of each token within its run, [L]."""
-    lengths = ends - starts
-    offsets = np.cumsum(lengths) - lengths
-    frames = np.arange(lengths.sum()) + np.repeat(starts - offsets, lengths)
-    inside = emissions.columns[frames, np.repeat(columns, lengths)]
-    best: FloatArray = np.maximum.reduceat(inside, offsets)
+    frames, token = _cells(starts, ends)
+    first = np.searchsorted(token, np.arange(len(starts)))
+    best: FloatArray = np.maximum.reduceat(emissions.columns[frames, columns[token]], first)
     return np.exp(best.astype(np.float64))
+
+
+def _cells(starts: IntArray, ends: IntArray) -> tuple[IntArray, IntArray]:
+    lengths = ends - starts
+    token = np.repeat(np.arange(len(starts)), lengths)
+    offsets = np.cumsum(lengths) - lengths
+    return np.arange(len(token)) + (starts - offsets)[token], token

@@ -6,13 +6,13 @@ pause neither moves the word before it nor the one after it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.align.emissions import blank_or_silent, compact_emissions
+from gateway.align.emissions import all_seen, compact_blank, compact_emissions, exact_blank, written_silent
 from gateway.align.viterbi import AlignmentError, TokenSpans, forced_align
 from gateway.text.ctc_tokenizer import CtcTokenizer
 from gateway.text.posteriors import CtcPosteriors, TokenLogProbs
@@ -25,6 +25,7 @@ _LONGER_FROM = np.array([0x80, 0x800, 0x10000], dtype=np.uint32)
 _UNSPELT = "the vocabulary cannot spell the text"
 
 IntArray = NDArray[np.int64]
+_NO_TOKENS: IntArray = np.empty(0, dtype=np.int64)
 
 
 class AlignedWord(NamedTuple):
@@ -44,11 +45,14 @@ class AlignedWord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Spelling:
-    """L tokens to align, int64 [L]; token i covers bytes [begins[i], ends[i]), less leading space.
+    """How a text of W units is said in L tokens.
 
-    lows and highs [W]: the bytes that each unit of the text begins and ends at.
+    units [W, 2]: first character and end of each. ids, begins, ends [L]: token i covers bytes
+    [begins[i], ends[i]), less leading space. lows and highs [W]: the bytes that each unit begins and ends at.
     """
 
+    text: str
+    units: IntArray
     ids: IntArray
     begins: IntArray
     ends: IntArray
@@ -57,18 +61,16 @@ class _Spelling:
 
 
 @dataclass(frozen=True, slots=True)
-class WordPlan:
-    """A text to align, its units, and how it may be spelt in tokens."""
+class AlignedText:
+    """Words of a text in order, none for a text without letters and digits.
 
-    text: str
-    units: IntArray
-    """First character and end of each unit, [W, 2]."""
-    spellings: list[_Spelling]
+    Where a token lies where it is not among the frame's best K, its probability there, and so its place, are
+    estimates. Then `unsure` names the tokens, distinct and ascending, whose exact log probabilities tell.
+    """
 
-    @property
-    def token_ids(self) -> NDArray[np.int64]:
-        """What `align` needs log probabilities of: distinct ids, ascending."""
-        return np.unique(np.concatenate([spelling.ids for spelling in self.spellings]))
+    words: list[AlignedWord]
+    unsure: IntArray
+    _spelling: _Spelling | None = None
 
 
 class WordAligner:
@@ -83,34 +85,37 @@ class WordAligner:
         self._silent = np.array([not _is_heard(piece) for piece in pieces])
         self._silent[tokenizer.blank_id] = False
 
-    def plan(self, text: str) -> WordPlan | None:
-        """What is to be aligned; None for a text without letters and digits.
+    def align(self, text: str, posteriors: CtcPosteriors) -> AlignedText:
+        """The text's words by compact posteriors.
 
-        Raises AlignmentError when the vocabulary cannot spell the text.
+        Raises AlignmentError when the segment is too short for the text, or the vocabulary cannot spell it.
         """
         units = np.array(text_units(text), dtype=np.int64)
         if not len(units):
-            return None
-        variants = dict.fromkeys((text, _lower(text)))
-        return WordPlan(text, units, [self._spell(variant, units) for variant in variants])
+            return AlignedText([], _NO_TOKENS)
+        spellings = [self._spell(text, units, variant) for variant in dict.fromkeys((text, _lower(text)))]
+        found = compact_emissions(posteriors, np.concatenate([spelling.ids for spelling in spellings]))
+        spelling = _best_supported(spellings, found)
+        blank = compact_blank(posteriors, self._silent)
+        spans = forced_align(replace(found, blank=blank), spelling.ids)
+        unsure = _NO_TOKENS
+        if not all_seen(posteriors, spelling.ids, spans):
+            unsure = np.union1d(spelling.ids, written_silent(posteriors, self._silent))
+        return AlignedText(self._words(spelling, spans), unsure, spelling)
 
-    def align(
-        self, plan: WordPlan, posteriors: CtcPosteriors, exact: TokenLogProbs | None = None
-    ) -> list[AlignedWord]:
-        """Words of the plan's text in order, by `exact` log probabilities of its tokens where there are some.
+    def refine(self, aligned: AlignedText, exact: TokenLogProbs) -> list[AlignedWord]:
+        """The words anew, by exact log probabilities of the `unsure` tokens."""
+        spelling = aligned._spelling
+        if spelling is None:
+            return []
+        blank = exact_blank(exact, self._silent)
+        return self._words(spelling, forced_align(replace(exact, blank=blank), spelling.ids))
 
-        Raises AlignmentError when the segment is too short for the text. Nothing is ever guessed.
-        """
-        found = compact_emissions(posteriors, plan.token_ids) if exact is None else exact
-        blank = blank_or_silent(found.blank, posteriors, self._silent)
-        emissions = TokenLogProbs(found.ids, found.columns, blank)
-        spelling = _best_supported(plan.spellings, emissions)
-        return self._words(plan, spelling, forced_align(emissions, spelling.ids))
-
-    def _spell(self, text: str, units: IntArray) -> _Spelling:
-        byte_at = _byte_positions(text)
+    def _spell(self, text: str, units: IntArray, variant: str) -> _Spelling:
+        """In the tokens of a variant of the text that has the same characters in another case."""
+        byte_at = _byte_positions(variant)
         lows, highs = byte_at[units].T
-        ids = np.array(self._tokenizer.encode(text), dtype=np.int64)
+        ids = np.array(self._tokenizer.encode(variant), dtype=np.int64)
         ends = np.cumsum(self._lengths[ids])
         begins = ends - self._lengths[ids] + self._spaced[ids]
         # A token says something if the first unit that ends behind its begin begins before its end.
@@ -119,9 +124,9 @@ class WordAligner:
         kept &= lows[np.minimum(unit, len(units) - 1)] < ends
         if not kept.any() or ends[-1] != byte_at[-1]:
             raise AlignmentError(_UNSPELT)
-        return _Spelling(ids[kept], begins[kept], ends[kept], lows, highs)
+        return _Spelling(text, units, ids[kept], begins[kept], ends[kept], lows, highs)
 
-    def _words(self, plan: WordPlan, spelling: _Spelling, spans: TokenSpans) -> list[AlignedWord]:
+    def _words(self, spelling: _Spelling, spans: TokenSpans) -> list[AlignedWord]:
         first = np.searchsorted(spelling.ends, spelling.lows, side="right")
         last = np.searchsorted(spelling.begins, spelling.highs, side="left")
         if (first >= last).any():
@@ -130,8 +135,8 @@ class WordAligner:
         scores = (summed[last] - summed[first]) / (last - first)
         starts = self._times(spelling, spans, first, spelling.lows)
         ends = self._times(spelling, spans, last - 1, spelling.highs)
-        begins, stops = plan.units.T.tolist()
-        texts = [plan.text[begin:stop] for begin, stop in zip(begins, stops, strict=True)]
+        begins, stops = spelling.units.T.tolist()
+        texts = [spelling.text[begin:stop] for begin, stop in zip(begins, stops, strict=True)]
         return list(map(AlignedWord, texts, starts.tolist(), ends.tolist(), scores.tolist(), begins, stops))
 
     def _times(

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi_offline import FastAPIOffline
 
 from gateway.api.auth import RequireKey
 from gateway.api.errors import RequestScope, add_error_handlers
@@ -46,7 +47,15 @@ def make_app(
     keys: KeyRing | None = None,
 ) -> FastAPI:
     """The application. `cors_origins` lists the origins of pages that may call it, "*" for all."""
-    app = FastAPI(title="Tandem", version=__version__, description=_DESCRIPTION)
+    # The scripts of the page at /docs come from this server too.
+    app = FastAPIOffline(
+        title="Tandem",
+        version=__version__,
+        description=_DESCRIPTION,
+        redoc_url=None,
+        static_url="/docs/static",
+        favicon_url="/web/icon.svg",
+    )
     add_error_handlers(app)
     if keys is not None:
         app.add_middleware(RequireKey, keys=keys)

@@ -16,11 +16,10 @@ from gateway.backends.encoder import (
     Encoder,
     EncoderBackend,
     ModelInfo,
-    SegmentRequest,
-    SegmentResult,
     ignore,
 )
 from gateway.backends.member import Member
+from gateway.backends.segment_call import SegmentRequest, SegmentResult
 from gateway.backends.targets import Resolve, is_pool, resolver
 from gateway.speakers.types import SegmentEmbeddings
 from gateway.text.posteriors import CtcPosteriors

@@ -1,4 +1,4 @@
-"""The `tandem` command: serve, transcribe, stream, encode, plan. Each subcommand is one module."""
+"""The `tandem` command: serve, transcribe, stream, encode, plan, bulk. Each subcommand is one module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from tandem import __version__
-from tandem.cli import encode, fetch, health, key, plan, serve, stream, transcribe
+from tandem.cli import bulk, encode, fetch, health, key, plan, serve, stream, transcribe
 from tandem.errors import TandemError
 from tandem.launcher import LaunchError
 
@@ -16,7 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tandem", description="Serve and use LLM-based speech recognition.")
     parser.add_argument("--version", action="version", version=f"tandem {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (serve, transcribe, stream, encode, fetch, key, health, plan):
+    for module in (serve, transcribe, stream, encode, fetch, key, health, plan, bulk):
         module.add_parser(commands)
     return parser
 

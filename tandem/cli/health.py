@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tandem.access import Access
 from tandem.cli.access import access_of, add_access_flags
-from tandem.errors import Unavailable
+from tandem.errors import DeadlineExceeded, Unavailable
 from tandem.rpc.status import from_rpc_error
 
 _SERVING = int(health_pb2.HealthCheckResponse.SERVING)
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
             status = check(options.target, options.service, access)
             if status == _SERVING or time.monotonic() > until:
                 break
-        except Unavailable:
+        except (Unavailable, DeadlineExceeded):
             if time.monotonic() > until:
                 raise
         time.sleep(_PAUSE_SECONDS)

@@ -22,7 +22,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--model", "--model-dir", default=DEMO, help='directory, hub id, or "demo" (default)')
     group.add_argument("--hub", choices=("hf", "ms"), default="hf", help="where a hub id is looked up")
     group.add_argument(
-        "--device", help='of the encoder and the transformers engine: "cuda:0", "cpu"; found if unset'
+        "--device", help='of encoder and decoder: "cuda:0", "cpu"; with tensor parallel of the encoder alone'
     )
     group.add_argument("--dtype", default="auto", help="auto, bf16, fp16 or fp32")
     group.add_argument(

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from tandem.cli.access import add_server_flag
+from tandem.cli.access import access_of, add_access_flags, add_server_flag
 from tandem.cli.formats import clock
 from tandem.cli.models import add_model_flags
 from tandem.cli.transcribe import server
@@ -39,6 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--language", help="ISO code or name; unset lets the model decide")
     parser.add_argument("--hotwords", nargs="+", default=(), metavar="WORD", help="words likely to occur")
     parser.add_argument("--speakers", action="store_true", help="tell speakers apart")
+    add_access_flags(parser)
     add_model_flags(parser)
     parser.set_defaults(run=run)
 
@@ -58,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
         target = resources.enter_context(server(options))
         chunks = microphone(resources) if options.mic else recording(options.file, realtime=options.realtime)
         captions = Captions(Console(highlight=False))
-        for event in stream(chunks, target, wanted):
+        access = access_of(options) if options.server else None
+        for event in stream(chunks, target, wanted, access=access):
             captions.show(event)
     return 0
 

@@ -32,27 +32,27 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--batch-size",
         "--concurrency",
-        type=_positive,
+        type=positive,
         default=IN_FLIGHT,
         help="files in flight at the same time",
     )
     parser.add_argument("--timeout", type=float, help="seconds for one file; unset follows its duration")
-    _add_recognition_flags(parser)
+    add_recognition_flags(parser)
     _add_output_flags(parser)
     add_access_flags(parser)
     add_model_flags(parser)
     parser.set_defaults(run=run)
 
 
-def _add_recognition_flags(parser: argparse.ArgumentParser) -> None:
+def add_recognition_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recognition")
     group.add_argument("--language", help="ISO code or name; unset lets the model decide")
     group.add_argument("--hotwords", nargs="+", default=(), metavar="WORD", help="words likely to occur")
     group.add_argument("--no-itn", dest="itn", action="store_false", help="no inverse text normalisation")
     group.add_argument("--no-vad", dest="vad", action="store_false", help="decode each file as one segment")
-    group.add_argument("--max-new-tokens", type=_positive, help="of one segment; unset follows its duration")
+    group.add_argument("--max-new-tokens", type=positive, help="of one segment; unset follows its duration")
     group.add_argument("--speakers", "--spk", action="store_true", help="tell speakers apart")
-    group.add_argument("--num-speakers", type=_positive, help="how many there are; unset finds out")
+    group.add_argument("--num-speakers", type=positive, help="how many there are; unset finds out")
 
 
 def _add_output_flags(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--timing", action="store_true", help="print each file's stages to standard error")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{value} is less than 1")
     return value
@@ -105,7 +105,7 @@ def _transcribe(items: Sequence[Recording], sink: Sink, options: argparse.Namesp
     """How many failed."""
     access = access_of(options) if options.server else None
     many = ManyOptions(
-        _wanted(options),
+        recognize_options(options, details=options.details),
         options.batch_size,
         options.timeout,
         access=access,
@@ -139,7 +139,8 @@ def _take(outcome: Outcome, sink: Sink, timing: bool) -> bool:
     return True
 
 
-def _wanted(options: argparse.Namespace) -> RecognizeOptions:
+def recognize_options(options: argparse.Namespace, *, details: bool = False) -> RecognizeOptions:
+    """What the flags of add_recognition_flags ask for."""
     return RecognizeOptions(
         language=options.language,
         hotwords=tuple(options.hotwords),
@@ -148,7 +149,7 @@ def _wanted(options: argparse.Namespace) -> RecognizeOptions:
         max_new_tokens=options.max_new_tokens,
         speakers=options.speakers or options.num_speakers is not None,
         num_speakers=options.num_speakers,
-        details=options.details,
+        details=details,
     )
 
 

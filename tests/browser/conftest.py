@@ -20,7 +20,7 @@ TURNS = json.loads(MEETING.with_suffix(".json").read_text(encoding="utf-8"))["tu
 CHROMIUM = "/usr/bin/chromium"
 # Milliseconds; other tests may keep the machine busy.
 _PATIENCE = 60_000
-_QUIET = [
+QUIET = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -53,7 +53,7 @@ def playwright() -> Iterator[Playwright]:
 @pytest.fixture(scope="module")
 def deaf(playwright: Playwright) -> Iterator[Browser]:
     """A browser without any microphone."""
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_QUIET)
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
     yield browser
     browser.close()
 
@@ -69,7 +69,7 @@ def hearing(playwright: Playwright, tmp_path: Path) -> Iterator[Callable[[float]
         cut = np.concatenate([samples[: int(seconds * rate)], np.zeros(rate)])
         soundfile.write(path, resample_poly(cut, 48_000, rate), 48_000, subtype="PCM_16")
         play = f"--use-file-for-fake-audio-capture={path}%noloop"
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*_QUIET, *_MICROPHONE, play])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *_MICROPHONE, play])
         opened.append(browser)
         return browser
 

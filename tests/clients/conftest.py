@@ -12,10 +12,18 @@ from tandem import Client, StreamOptions, stream
 from tandem.launcher import Addresses, Stack, StackConfig
 from tandem.live_events import Final
 from tandem.results import Transcript
-from tests.clients.programs import MEETING, speech
+from tests.clients.programs import LANGUAGES, MEETING, speech, start_build
 from tests.support.services import free_port
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Compilers begin while other tests run: installing and building takes longer than most of them."""
+    here = {item.path.stem for item in session.items if item.path.parent == Path(__file__).parent}
+    for language in LANGUAGES:
+        if here & {f"test_{language}", "test_envoy", "test_secure"}:
+            start_build(language)
 
 
 @pytest.fixture(scope="session")

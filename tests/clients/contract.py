@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from tandem.live_events import Final
 from tandem.results import Transcript
-from tests.clients.programs import MEETING, finals, run, run_live, seconds, speech
+from tests.clients.programs import MEETING, Program, finals, run, run_live, seconds, speech
 from tests.support.proxy import cutting_proxy
-
-Program = Callable[[Sequence[str]], list[str]]
 
 
 def one_call_gives_what_python_gets(recognize: Program, target: str, heard: Transcript) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from tests.support.proxy import CuttingProxy
 ROOT = Path(__file__).parents[2]
 MEETING = ROOT / "examples" / "meeting.flac"
 FRAME_BYTES = 3200
+LANGUAGES = ("go", "java", "node")
+Program = Callable[[Sequence[str]], list[str]]
+"""A command line with the given flags."""
 _FIRST_TURN_END, _LAST_TURN_END = 3.4, 13.3
 
 
@@ -36,15 +40,38 @@ def speech() -> bytes:
     return bytes(np.concatenate(pieces).tobytes())
 
 
+_BUILDER = ThreadPoolExecutor(1, thread_name_prefix="build-clients")
+
+
 @functools.cache
+def start_build(language: str) -> Future[Path]:
+    """Run clients/<language>/build.sh beside whatever else runs, one build at a time."""
+    return _BUILDER.submit(_build, language)
+
+
 def build(language: str) -> Path:
-    """Run clients/<language>/build.sh; the client's folder. Fails with the build's output."""
+    """The client's folder, built. Fails with the build's output."""
+    return start_build(language).result()
+
+
+def _build(language: str) -> Path:
     folder = ROOT / "clients" / language
     done = subprocess.run(
-        ["bash", str(folder / "build.sh")], capture_output=True, text=True, timeout=600, check=False
+        ["nice", "bash", str(folder / "build.sh")], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return folder
+
+
+def example(language: str, name: str) -> Program:
+    """The command line of an example program ("recognize" or "live") with the given flags; builds it."""
+    folder = build(language)
+    start = {
+        "go": [str(folder / "build" / "bin" / name)],
+        "java": ["bash", str(folder / "run.sh"), name.capitalize()],
+        "node": ["node", str(folder / "examples" / f"{name}.js")],
+    }
+    return lambda flags: [*start[language], *flags]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +89,7 @@ def run(command: Sequence[str], timeout: float = 120.0) -> Outcome:
 
 
 def run_live(
-    command: Sequence[str], audio: bytes, proxy: CuttingProxy, cuts: Sequence[float], speed: float = 2.0
+    command: Sequence[str], audio: bytes, proxy: CuttingProxy, cuts: Sequence[float], speed: float = 4.0
 ) -> Outcome:
     """Feed audio to standard input at `speed` times its pace; reset connections at these seconds of it."""
     program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -94,9 +121,12 @@ def _feed(
     report: Callable[[int], None],
 ) -> None:
     assert program.stdin is not None
-    begin = time.monotonic()
     with program.stdin:
-        for first in range(0, len(audio), FRAME_BYTES):
+        program.stdin.write(audio[:FRAME_BYTES])
+        program.stdin.flush()
+        _wait_connected(proxy)
+        begin = time.monotonic()
+        for first in range(FRAME_BYTES, len(audio), FRAME_BYTES):
             at = first / 32_000
             time.sleep(max(0.0, begin + at / speed - time.monotonic()))
             if cuts and at >= cuts[0]:
@@ -107,6 +137,13 @@ def _feed(
                 program.stdin.flush()
             except BrokenPipeError:
                 return
+
+
+def _wait_connected(proxy: CuttingProxy, timeout: float = 30.0) -> None:
+    """A program that starts slowly has its connection before the audio's pace begins."""
+    deadline = time.monotonic() + timeout
+    while not proxy.accepted and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _lines(output: str) -> list[dict[str, Any]]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,66 +11,31 @@ import pytest
 
 from tandem import Client
 from tandem.asr.v1 import asr_pb2 as pb
-from tandem.launcher import Stack, is_ready
+from tandem.launcher import Stack
 from tandem.live_events import Final
 from tandem.results import Transcript
-from tests.clients import contract
-from tests.clients.programs import MEETING, build
-from tests.deploy.chart import find, render
-from tests.support.services import free_port
+from tests.clients import contract, programs
+from tests.clients.programs import MEETING
+from tests.support.envoy import envoy as chart_envoy
 
 PAGE = "https://page.example"
 
 
 @pytest.fixture(scope="module")
-def envoy(services: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an Envoy with the chart's configuration; only the gateway's name is replaced."""
-    port = free_port()
-    host, _, gateway_port = services.address.rpartition(":")
-    values = {
-        "envoy": {"enabled": True, "port": port},
-        "gateway": {"ports": {"grpc": int(gateway_port)}, "corsOrigins": [PAGE]},
-    }
-    text = find(render(values), "ConfigMap", "envoy")["data"]["envoy.yaml"]
-    assert "speech-tandem-gateway-headless" in text
-    directory = tmp_path_factory.mktemp("envoy")
-    file = directory / "envoy.yaml"
-    file.write_text(text.replace("speech-tandem-gateway-headless", host), encoding="utf-8")
-    program = Path(sys.executable).with_name("envoy")
-    with (directory / "envoy.log").open("wb") as log:
-        command = [str(program), "-c", str(file), "--base-id", str(port), "--concurrency", "1"]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 30
-        while not is_ready(f"127.0.0.1:{port}"):
-            assert process.poll() is None and time.monotonic() < deadline, (
-                directory / "envoy.log"
-            ).read_text()
-            time.sleep(0.2)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        process.kill()
+def envoy(services: Stack) -> Iterator[str]:
+    with chart_envoy(services.address, [PAGE]) as address:
+        yield address
 
 
 def test_recordings_and_typed_errors_pass(envoy: str, heard: Transcript, tmp_path: Path) -> None:
     with Client(envoy) as client:
         assert client.recognize(MEETING, timeout=120).text == heard.text
-    for language, command in (("go", ["build/bin/recognize"]), ("java", ["run.sh", "Recognize"])):
-        program = [str(build(language) / command[0]), *command[1:]]
-        start = ["bash", *program] if command[0].endswith(".sh") else program
-
-        def recognize(flags: object, start: list[str] = start) -> list[str]:
-            return [*start, *flags]  # type: ignore[misc]
-
-        contract.bad_audio_is_a_typed_error(recognize, envoy, tmp_path)
+    for language in programs.LANGUAGES:
+        contract.bad_audio_is_a_typed_error(programs.example(language, "recognize"), envoy, tmp_path)
 
 
 def test_live_audio_and_its_lost_connections(envoy: str, heard_live: list[Final]) -> None:
-    program = str(build("go") / "build" / "bin" / "live")
-    contract.lost_connections_lose_no_word(lambda flags: [program, *flags], envoy, heard_live)
+    contract.lost_connections_lose_no_word(programs.example("go", "live"), envoy, heard_live)
 
 
 def test_a_page_calls_with_grpc_web(envoy: str) -> None:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.clients.programs import build, run
+from tests.clients.programs import LANGUAGES, example, run
 from tests.support.secure import SecureStack, secure_stack
 from tests.support.services import NANO
-
-COMMANDS = {
-    "go": ["build/bin/recognize"],
-    "java": ["run.sh", "Recognize"],
-    "node": ["examples/recognize.js"],
-}
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +17,10 @@ def secure(derived_files: None) -> Iterator[SecureStack]:
         yield running
 
 
-@pytest.mark.parametrize("language", COMMANDS)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_mutual_tls_and_api_key(secure: SecureStack, language: str) -> None:
-    program, *rest = COMMANDS[language]
-    command = [
-        str(build(language) / program),
-        *rest,
-        "-target",
-        secure.gateway,
-        "-ca",
-        str(secure.authority.ca),
-    ]
-    interpreter = {".sh": "bash", ".js": "node"}.get(Path(program).suffix)
-    if interpreter:
-        command.insert(0, interpreter)
+    start = example(language, "recognize")
+    command = start(["-target", secure.gateway, "-ca", str(secure.authority.ca)])
     own = ["-cert", str(secure.client.cert), "-key", str(secure.client.key)]
     recording = str(NANO / "mandarin_206ms.wav")
 

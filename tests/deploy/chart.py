@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import yaml
 
 from scripts.fetch_deploy_tools import fetch
@@ -82,6 +83,17 @@ def find(manifests: list[Manifest], kind: str, name: str) -> Manifest:
         item for item in manifests if item["kind"] == kind and item["metadata"]["name"].endswith(f"-{name}")
     )
     return found
+
+
+def validate_custom(manifest: Manifest) -> None:
+    """Raise jsonschema.ValidationError for a custom resource that its operator would refuse."""
+    schema = Path(__file__).with_name("schemas") / f"{manifest['kind']}.json"
+    jsonschema.validate(manifest, json.loads(schema.read_text(encoding="utf-8")))
+
+
+def is_custom(manifest: Manifest) -> bool:
+    """Whether tests/deploy/schemas describes it; Kubernetes does not know it."""
+    return (Path(__file__).with_name("schemas") / f"{manifest['kind']}.json").is_file()
 
 
 def container(manifests: list[Manifest], tier: str) -> Manifest:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
+from tandem.cli import build_parser
 from tandem.cli.plan import helm_values
 from tandem.plan import Demand, Target, load_costs, make_plan
 from tandem.plan.cost_file import packaged_names
@@ -26,12 +29,13 @@ from tests.deploy.chart import (
     find,
     flag,
     helm,
+    is_custom,
     render,
     render_text,
+    validate_custom,
 )
 
 KUBERNETES = ("1.29.0", "1.33.0", "1.37.0")
-CUSTOM = {("ScaledObject", "keda.sh/v1alpha1"), ("ServiceMonitor", "monitoring.coreos.com/v1")}
 PAIRS = {"gateway": "envoy", "encoder": "gateway", "decoder": "encoder"}
 
 
@@ -46,7 +50,7 @@ def test_lint_is_clean_and_both_helms_agree(version: str, variant: str) -> None:
 @pytest.mark.parametrize("kubernetes", KUBERNETES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_manifests_are_valid(variant: str, kubernetes: str, tmp_path: Path) -> None:
-    known = [item for item in render(VARIANTS[variant]) if (item["kind"], item["apiVersion"]) not in CUSTOM]
+    known = [item for item in render(VARIANTS[variant]) if not is_custom(item)]
     file = tmp_path / "manifests.yaml"
     file.write_text(yaml.safe_dump_all(known), encoding="utf-8")
     validate = Path(sys.executable).with_name("kubernetes-validate")
@@ -55,6 +59,16 @@ def test_manifests_are_valid(variant: str, kubernetes: str, tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Couldn't find schema" not in done.stdout + done.stderr
+
+
+def test_custom_resources_are_valid_too() -> None:
+    custom = [item for item in render(EVERYTHING) if is_custom(item)]
+    assert {item["kind"] for item in custom} == {"ScaledObject", "ServiceMonitor"}
+    for item in custom:
+        validate_custom(item)
+    custom[0]["spec"]["tirggers"] = []
+    with pytest.raises(jsonschema.ValidationError):
+        validate_custom(custom[0])
 
 
 @pytest.mark.parametrize(
@@ -236,3 +250,11 @@ def test_envoy_takes_its_configuration(values: dict[str, Any], tmp_path: Path) -
         [str(envoy), "--mode", "validate", "-c", str(file)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_notes_name_commands_that_exist() -> None:
+    notes = (CHART / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    commands = re.findall(r"^\s*tandem (.*)$", re.sub(r"\{\{.*?\}\}", "50051", notes), re.M)
+    assert commands
+    for command in commands:
+        assert build_parser().parse_args(command.split()).server == "localhost:50051"

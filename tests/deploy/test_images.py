@@ -89,6 +89,16 @@ def test_compose_starts_each_tier_with_flags_that_it_knows(tier: str) -> None:
         assert int(port) in default_ports(behind)
 
 
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_new_volume_belongs_to_the_user_of_the_image(tier: str) -> None:
+    file = yaml.safe_load((ROOT / "deploy" / "compose" / "compose.yaml").read_text(encoding="utf-8"))
+    mounted = {volume.partition(":")[2] for volume in file["services"][tier].get("volumes", ())}
+    text = (DOCKER / f"{tier}.Dockerfile").read_text(encoding="utf-8")
+    (user,) = re.findall(r"^USER (\d+):\d+$", text, re.M)
+    made = re.findall(rf"^RUN install -d -o {user} -g {user} (.*)$", text, re.M)
+    assert mounted == {path for paths in made for path in paths.split()}
+
+
 def test_the_base_is_the_chart() -> None:
     before = (KUSTOMIZE / "base" / "tandem.yaml").read_text(encoding="utf-8")
     chart = ROOT / "deploy" / "helm" / "tandem"

@@ -1,4 +1,4 @@
-"""One gateway, three encoders, two decoders: replicas come, go and differ in speed, and no request notices.
+"""Envoy, one gateway, three encoders, two decoders: replicas come, go and differ, and no request notices.
 
 The tests share one cluster and run in their order: each begins where the one before it has ended.
 """
@@ -18,6 +18,7 @@ import pytest
 
 from tandem import AsyncClient, RecognizeOptions
 from tests.support.cluster import Cluster, cluster, throttled
+from tests.support.envoy import envoy
 from tests.support.metrics import value
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,13 @@ def running(derived_files: None) -> Iterator[Cluster]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def front(running: Cluster) -> Iterator[str]:
+    """The chart's Envoy before the gateway: what every request of these tests goes through."""
+    with envoy(running.address) as address:
+        yield address
+
+
 Ids = list[tuple[int, ...]]
 
 
@@ -73,9 +81,9 @@ async def recognize(address: str, pieces: Sequence[bytes], count: int) -> Ids:
 
 
 @pytest.fixture(scope="module")
-def expected(running: Cluster, cut_recording: list[bytes]) -> Ids:
+def expected(front: str, cut_recording: list[bytes]) -> Ids:
     """What each piece says, from an idle cluster."""
-    return asyncio.run(recognize(running.address, cut_recording, PIECES))
+    return asyncio.run(recognize(front, cut_recording, PIECES))
 
 
 def check(got: Ids, expected: Ids) -> None:
@@ -88,10 +96,10 @@ def shares(after: list[float], before: list[float]) -> list[float]:
 
 
 def test_both_encoders_and_both_decoders_work(
-    running: Cluster, cut_recording: list[bytes], expected: Ids
+    running: Cluster, front: str, cut_recording: list[bytes], expected: Ids
 ) -> None:
     before = running.sent()
-    check(asyncio.run(recognize(running.address, cut_recording, 48)), expected)
+    check(asyncio.run(recognize(front, cut_recording, 48)), expected)
     first, second, absent = shares(running.sent(), before)
     assert absent == 0
     assert min(first, second) > 0.3
@@ -99,34 +107,36 @@ def test_both_encoders_and_both_decoders_work(
         assert value(decoder.scrape(), "tandem_requests_total", method="Generate", code="OK") >= 15
 
 
-def test_a_slow_encoder_gets_less(running: Cluster, cut_recording: list[bytes], expected: Ids) -> None:
+def test_a_slow_encoder_gets_less(
+    running: Cluster, front: str, cut_recording: list[bytes], expected: Ids
+) -> None:
     before = running.sent()
     with throttled(running.encoders[0], share=0.15):
-        check(asyncio.run(recognize(running.address, cut_recording, 48)), expected)
+        check(asyncio.run(recognize(front, cut_recording, 48)), expected)
     slow, fast, _ = shares(running.sent(), before)
     assert slow < 0.6 * fast
 
 
 def test_an_encoder_that_comes_takes_its_share(
-    running: Cluster, cut_recording: list[bytes], expected: Ids
+    running: Cluster, front: str, cut_recording: list[bytes], expected: Ids
 ) -> None:
     running.start(running.encoders[2])
     running.wait_known(running.encoders[2], up=True)
     before = running.sent()
     # Slow machines, so that three of them are not limited by the cores of this one.
     with throttled(*running.encoders, share=0.2):
-        check(asyncio.run(recognize(running.address, cut_recording, 36)), expected)
+        check(asyncio.run(recognize(front, cut_recording, 36)), expected)
     assert min(shares(running.sent(), before)) > 0.15
 
 
 def test_an_encoder_that_dies_loses_nothing(
-    running: Cluster, cut_recording: list[bytes], expected: Ids
+    running: Cluster, front: str, cut_recording: list[bytes], expected: Ids
 ) -> None:
     victim = running.encoders[1]
     killer = threading.Timer(1.0, victim.kill)
     with throttled(*running.encoders, share=0.4):
         killer.start()
-        check(asyncio.run(recognize(running.address, cut_recording, 60)), expected)
+        check(asyncio.run(recognize(front, cut_recording, 60)), expected)
     killer.join()
     running.wait_known(victim, up=False)
     failed = value(running.gateway.scrape(), "tandem_gateway_encoder_failovers_total", address=victim.address)
@@ -134,19 +144,19 @@ def test_an_encoder_that_dies_loses_nothing(
 
 
 def test_an_encoder_that_returns_is_used_again(
-    running: Cluster, cut_recording: list[bytes], expected: Ids
+    running: Cluster, front: str, cut_recording: list[bytes], expected: Ids
 ) -> None:
     running.start(running.encoders[1])
     running.wait_known(running.encoders[1], up=True)
     before = running.sent()
-    check(asyncio.run(recognize(running.address, cut_recording, 48)), expected)
+    check(asyncio.run(recognize(front, cut_recording, 48)), expected)
     assert min(shares(running.sent(), before)) > 0.1
 
 
 def test_a_decoder_that_dies_loses_nothing(
-    running: Cluster, cut_recording: list[bytes], expected: Ids
+    running: Cluster, front: str, cut_recording: list[bytes], expected: Ids
 ) -> None:
     killer = threading.Timer(0.5, running.decoders[0].kill)
     killer.start()
-    check(asyncio.run(recognize(running.address, cut_recording, 60)), expected)
+    check(asyncio.run(recognize(front, cut_recording, 60)), expected)
     killer.join()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from gateway.backends.encoder import EncoderBackend, SegmentRequest
+from gateway.backends.encoder import EncoderBackend
+from gateway.backends.segment_call import SegmentRequest
 from gateway.model import fetch_model
 from gateway.text.prompt import PromptOptions
 from tandem.launcher import Stack

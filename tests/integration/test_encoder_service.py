@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import grpc
 import numpy as np
@@ -15,7 +15,7 @@ from tandem.encoder_client import encode_file
 from tandem.errors import CapabilityMissing, InvalidAudio, InvalidRequest, LimitExceeded, TandemError
 from tandem.rpc.channels import channel_options
 from tandem.rpc.status import from_rpc_error
-from tandem.rpc.tensors import from_message
+from tandem.rpc.tensors import TensorAssembler, from_message
 from tests.support.services import NANO, encoder
 
 WAVS = ("mandarin_6s.wav", "english_9s.wav", "mandarin_206ms.wav")
@@ -128,6 +128,52 @@ def test_ctc_only_needs_no_decoder(stub: Stub) -> None:
     requests = [pb.TranscribeRequest(config=config), pb.TranscribeRequest(audio=pcm())]
     kinds = [answer.WhichOneof("payload") for answer in stub.Transcribe(iter(requests), timeout=20)]
     assert kinds == ["header", "compact_ctc", "timing"]
+
+
+def asking(*targets: int, ctc: pb.CtcMode.ValueType = pb.CTC_MODE_COMPACT) -> Iterator[pb.TranscribeRequest]:
+    """A CTC-only call that keeps its stream open, and then names `targets`, if any."""
+    audio = pb.AudioConfig(format=pb.SAMPLE_FORMAT_S16LE)
+    yield pb.TranscribeRequest(config=pb.TranscribeConfig(audio=audio, ctc=ctc, ctc_only=True))
+    yield pb.TranscribeRequest(audio=pcm("english_9s.wav"))
+    yield pb.TranscribeRequest(audio_end=pb.AudioEnd())
+    if targets:
+        yield pb.TranscribeRequest(targets=pb.AlignTargets(token_ids=targets))
+
+
+def test_targets_get_their_exact_log_probabilities(stub: Stub) -> None:
+    want = np.load(NANO / "expected.npz")["1.ctc_log_probs"]
+    assert stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=10).aligns_targets
+    assembler = TensorAssembler(2**20)
+    for answer in stub.Transcribe(asking(400, 7, 431), timeout=30):
+        if answer.HasField("chunk"):
+            assembler.add(answer.chunk)
+    got = assembler.take("target_log_probs").float32()
+    assert np.linalg.norm(got - want[:, [400, 7, 431, 439]]) / np.linalg.norm(got) < 1e-3
+
+
+def test_a_caller_may_name_no_targets_after_all(stub: Stub) -> None:
+    kinds = [answer.WhichOneof("payload") for answer in stub.Transcribe(asking(), timeout=30)]
+    assert kinds == ["header", "compact_ctc", "timing"]
+
+
+@pytest.mark.parametrize(
+    ("requests", "field"),
+    [
+        (lambda: asking(7, 7), "targets.token_ids"),
+        (lambda: asking(440), "targets.token_ids"),
+        (lambda: asking(-1), "targets.token_ids"),
+        (lambda: asking(7, ctc=pb.CTC_MODE_DENSE), "config.ctc"),
+        (lambda: [*asking(), pb.TranscribeRequest(audio=b"xx")], "targets"),
+        (lambda: [*asking(), pb.TranscribeRequest(targets=pb.AlignTargets())], "targets.token_ids"),
+    ],
+)
+def test_bad_targets_are_refused(
+    stub: Stub, requests: Callable[[], Iterable[pb.TranscribeRequest]], field: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.Transcribe(iter(requests()), timeout=20))
+    error = from_rpc_error(caught.value)
+    assert [violation.field for violation in error.violations] == [field]
 
 
 def test_model_info_and_tokenizers_describe_the_checkpoint(stub: Stub) -> None:

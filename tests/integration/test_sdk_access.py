@@ -50,18 +50,26 @@ def test_batches_get_in_with_all_of_them(services: SecureStack, access: Access) 
             keyless.start(RECORDING)
 
 
+def run(access: Access, server: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of `tandem` with the certificates as flags and the key in the environment."""
+    flags = ["--server", server, "--tls-ca", access.ca, "--tls-cert", access.certificate]
+    flags += ["--tls-key", access.key, "--tls-server-name", access.server_name]
+    command = [sys.executable, "-m", "tandem", *arguments, *map(str, flags)]
+    environment = {**os.environ, "TANDEM_API_KEY": access.api_key}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
 @pytest.mark.parametrize("with_key", [True, False])
-def test_the_command_takes_the_key_from_the_environment(
+def test_commands_take_the_key_from_the_environment(
     services: SecureStack, access: Access, with_key: bool
 ) -> None:
-    tls = ["--tls-ca", access.ca, "--tls-cert", access.certificate, "--tls-key", access.key]
-    tls += ["--tls-server-name", access.server_name]
-    command = [sys.executable, "-m", "tandem", "transcribe", "--server", services.gateway, *map(str, tls)]
-    command += ["--max-new-tokens", "3", "--format", "jsonl", str(RECORDING)]
-    environment = {**os.environ, "TANDEM_API_KEY": access.api_key if with_key else ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == (0 if with_key else 1)
+    own = access if with_key else replace(access, api_key="")
+    output = ["--max-new-tokens", "3", "--format", "jsonl"]
+    done = run(own, services.gateway, "transcribe", str(RECORDING), *output)
+    live = run(own, services.gateway, "stream", "--file", str(RECORDING))
+    assert done.returncode == live.returncode == (0 if with_key else 1)
     if with_key:
         assert json.loads(done.stdout)["key"] == "mandarin_206ms"
     else:
         assert "mandarin_206ms.wav: " in done.stderr
+        assert "a valid API key is needed" in live.stderr

@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from gateway.align.words import WordAligner
+from gateway.text.ctc_tokenizer import CtcTokenizer
+from gateway.text.posteriors import CtcPosteriors
 from tandem import Client, RecognizeOptions
 from tandem.client import ServerFile
+from tandem.encoder_client import encode_file
 from tandem.errors import InvalidAudio, InvalidRequest, LimitExceeded
 from tandem.launcher import Stack
 from tests.support.services import NANO, stack
@@ -48,6 +52,24 @@ def test_prompt_and_greedy_ids_equal_the_published_ones(client: Client, case: di
     assert list(segment.prompt_token_ids) == case["prompt_token_ids"]
     assert list(segment.token_ids) == case["greedy_token_ids"]
     assert transcript.timing.decode > 0
+
+
+def test_word_times_are_those_of_dense_alignment(services: Stack, client: Client) -> None:
+    wav = NANO / "english_9s.wav"
+    options = RecognizeOptions(vad=False, max_new_tokens=24)
+    (segment,) = client.recognize(wav, options, timeout=60).segments
+    dense = encode_file(services.config.addresses.encoder, wav)["ctc_log_probs"].float32()
+    vocab_size, blank = dense.shape[1], dense.shape[1] - 1
+    aligner = WordAligner(CtcTokenizer((NANO / "multilingual.tiktoken").read_bytes(), vocab_size))
+
+    def times(top_k: int) -> list[tuple[str, float, float]]:
+        posteriors = CtcPosteriors.from_dense(dense, blank, top_k)
+        return [(word.text, word.start, word.end) for word in aligner.align(segment.text, posteriors).words]
+
+    found = [(word.text, round(word.start, 3), round(word.end, 3)) for word in segment.words]
+    assert times(vocab_size - 1) == found and len(found) > 5
+    # The text is noise to the CTC branch: its best 16 tokens a frame would not have been enough.
+    assert times(16) != found
 
 
 def test_errors_of_each_kind_are_typed_and_the_service_goes_on(client: Client) -> None:

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tandem import errors
 from tandem.errors import FieldViolation, TandemError
 from tandem.rpc import handlers
+from tandem.rpc.calls import streaming_call
 from tandem.rpc.channels import connect
 from tandem.rpc.server import LIVENESS, ServerConfig, TierServer
 from tandem.rpc.status import from_rpc_error
@@ -160,6 +161,41 @@ async def test_a_client_that_is_still_sending_gets_the_status_and_not_an_interna
             async for _ in caller(channel, "Upload", "stream_stream")(pieces(), timeout=5):
                 continue
         assert type(from_rpc_error(caught.value)) is errors.InvalidAudio
+
+
+async def test_what_fails_while_making_requests_reaches_whoever_reads_the_responses(served: Any) -> None:
+    _, _, channel = served
+
+    async def pieces() -> AsyncIterator[pb.Tensor]:
+        yield pb.Tensor(data=b"x")
+        raise errors.InvalidAudio("the second piece cannot be made")
+
+    async def read() -> None:
+        async with streaming_call(caller(channel, "Upload", "stream_stream"), pieces()) as call:
+            async for _ in call:
+                continue
+
+    with pytest.raises(errors.InvalidAudio, match="second piece"):
+        await asyncio.wait_for(read(), 5)
+
+
+async def test_cancelling_the_reader_of_a_streaming_call_stays_a_cancellation(served: Any) -> None:
+    _, _, channel = served
+
+    async def endless() -> AsyncIterator[pb.Tensor]:
+        yield pb.Tensor(data=b"x")
+        await asyncio.Event().wait()
+
+    async def read() -> None:
+        async with streaming_call(caller(channel, "Upload", "stream_stream"), endless()) as call:
+            async for _ in call:
+                continue
+
+    reading = asyncio.ensure_future(read())
+    await asyncio.sleep(0.2)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
 
 
 def test_each_reason_is_one_errors() -> None:

@@ -11,10 +11,12 @@ import grpc.aio
 import numpy as np
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from numpy.typing import NDArray
 
-from gateway.backends.encoder import SegmentRequest
 from gateway.backends.pool import EncoderPool
+from gateway.backends.segment_call import SegmentRequest
 from gateway.backends.targets import is_pool, resolver
+from gateway.text.posteriors import CtcPosteriors
 from gateway.text.prompt import Prompt
 from tandem.access import Access
 from tandem.encoder.v1 import encoder_pb2 as pb
@@ -105,6 +107,16 @@ async def test_the_encoder_that_other_gateways_keep_busy_is_left_alone() -> None
         for _ in range(5):
             await send(pool)
     assert (busy.calls, idle.calls) == (0, 5)
+
+
+async def test_an_encoder_that_answers_no_targets_is_asked_for_none() -> None:
+    async def name(token_ids: tuple[int, ...], posteriors: CtcPosteriors) -> NDArray[np.int64]:
+        raise AssertionError("the encoder would have waited for the end of the stream")
+
+    samples = np.zeros(16_000, np.float32)
+    request = SegmentRequest(samples, Prompt("", "", (), ()), 1, "test", name_targets=name)
+    async with running(Encoder()) as pool, asyncio.timeout(10):
+        assert (await pool.transcribe(request, ctc=True)).targets is None
 
 
 async def test_a_full_queue_sends_the_segment_on_and_two_full_ones_refuse_it() -> None:

@@ -1,0 +1,146 @@
+"""One segment's exchange with an encoder: audio and prompt out, tokens in, and what aligning a text needs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.audio.types import SAMPLE_RATE, Samples
+from gateway.backends.wire import audio_config, audio_messages, posteriors_of, voices_of
+from gateway.speakers.types import SegmentEmbeddings
+from gateway.text.posteriors import CtcPosteriors, TokenLogProbs
+from gateway.text.prompt import Prompt
+from tandem.decoder.v1 import decoder_pb2
+from tandem.encoder.v1 import encoder_pb2 as pb
+from tandem.errors import InternalError, Unavailable
+from tandem.rpc.durations import seconds
+from tandem.rpc.tensors import TensorAssembler
+
+_TARGETS = "target_log_probs"
+_MAX_TARGET_BYTES = 256 * 2**20
+
+TokenIds = tuple[int, ...]
+NameTargets = Callable[[TokenIds, CtcPosteriors], Awaitable[NDArray[np.int64]]]
+"""The CTC tokens, distinct and ascending, whose exact log probabilities an answer calls for; often none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRequest:
+    """One segment to transcribe: samples [n] at 16 kHz and the prompt around them.
+
+    `speakers` asks for the voices of its windows too. `name_targets` is asked once the tokens are there, if
+    the encoder can answer it.
+    """
+
+    samples: Samples
+    prompt: Prompt
+    max_tokens: int
+    request_id: str
+    speakers: bool = False
+    name_targets: NameTargets | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentResult:
+    """Tokens of one segment, its CTC posteriors where the model has them, and seconds per stage.
+
+    `voices`, where asked for, have times from the start of the segment. `targets` are exact log
+    probabilities of the tokens that were named; None where none were, or the encoder had no memory for it.
+    """
+
+    token_ids: TokenIds
+    num_embeds: int
+    posteriors: CtcPosteriors | None
+    encode_queue: float
+    encode: float
+    decode: float
+    voices: SegmentEmbeddings | None = None
+    speakers: float = 0.0
+    targets: TokenLogProbs | None = None
+
+
+class SegmentCall:
+    """The two directions of one call; `targets` says that the encoder answers targets."""
+
+    def __init__(
+        self, request: SegmentRequest, *, ctc: bool, targets: bool, on_encoded: Callable[[], None]
+    ) -> None:
+        self._request, self._ctc, self._on_encoded = request, ctc, on_encoded
+        self._name_targets = request.name_targets if targets else None
+        self._named: asyncio.Future[NDArray[np.int64]] = asyncio.get_running_loop().create_future()
+        self._chunks = TensorAssembler(_MAX_TARGET_BYTES)
+
+    async def requests(self) -> AsyncIterator[pb.TranscribeRequest]:
+        """What is sent."""
+        request = self._request
+        yield pb.TranscribeRequest(
+            config=pb.TranscribeConfig(
+                request_id=request.request_id,
+                audio=audio_config(request.samples),
+                ctc=pb.CTC_MODE_COMPACT if self._ctc else pb.CTC_MODE_NONE,
+                prefix_token_ids=request.prompt.prefix_token_ids,
+                suffix_token_ids=request.prompt.suffix_token_ids,
+                sampling=decoder_pb2.SamplingParams(max_tokens=request.max_tokens),
+                speaker_embeds=request.speakers,
+                final_only=True,
+            )
+        )
+        for message in audio_messages(request.samples):
+            yield message
+        if self._name_targets is not None:
+            yield pb.TranscribeRequest(audio_end=pb.AudioEnd())
+            named = await self._named
+            if len(named):
+                yield pb.TranscribeRequest(targets=pb.AlignTargets(token_ids=named.tolist()))
+
+    async def result(self, responses: AsyncIterable[pb.TranscribeResponse]) -> SegmentResult:
+        """What came back. Raises Unavailable when the stream ends without its last message."""
+        tokens: list[int] = []
+        num_embeds, posteriors, voices = 0, None, None
+        async for response in responses:
+            kind = response.WhichOneof("payload")
+            if kind == "header":
+                num_embeds = response.header.num_embeds
+                self._on_encoded()
+            elif kind == "compact_ctc":
+                posteriors = posteriors_of(response.compact_ctc)
+            elif kind == "speakers":
+                voices = voices_of(response.speakers, len(self._request.samples) / SAMPLE_RATE)
+            elif kind == "tokens":
+                tokens.extend(response.tokens.token_ids)
+                if response.tokens.HasField("result"):
+                    await self._name(tuple(tokens), posteriors)
+            elif kind == "chunk":
+                self._chunks.add(response.chunk)
+            elif kind == "timing":
+                timing = response.timing
+                return SegmentResult(
+                    token_ids=tuple(tokens),
+                    num_embeds=num_embeds,
+                    posteriors=posteriors,
+                    encode_queue=seconds(timing.encode.queue),
+                    encode=seconds(timing.encode.frontend) + seconds(timing.encode.compute),
+                    decode=seconds(timing.decoder_round_trip),
+                    voices=voices,
+                    speakers=seconds(timing.encode.speakers),
+                    targets=self._targets(posteriors),
+                )
+        raise Unavailable("the encoder ended the call without a result")
+
+    async def _name(self, tokens: TokenIds, posteriors: CtcPosteriors | None) -> None:
+        named = np.empty(0, dtype=np.int64)
+        if self._name_targets is not None and posteriors is not None:
+            named = await self._name_targets(tokens, posteriors)
+        self._named.set_result(named)
+
+    def _targets(self, posteriors: CtcPosteriors | None) -> TokenLogProbs | None:
+        if posteriors is None or _TARGETS not in self._chunks.names():
+            return None
+        ids, columns = self._named.result(), self._chunks.take(_TARGETS).float32()
+        if columns.shape != (posteriors.num_frames, len(ids) + 1) or not np.isfinite(columns).all():
+            raise InternalError("the encoder sent log probabilities that do not fit the targets")
+        return TokenLogProbs(ids, columns[:, :-1], columns[:, -1])

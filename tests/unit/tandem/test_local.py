@@ -1,0 +1,17 @@
+"""What local services are told about devices."""
+
+from __future__ import annotations
+
+import pytest
+
+import decoder_service.config
+import encoder_service.config
+from tandem.local import EngineOptions
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(1, "cuda:2"), (2, "auto")])
+def test_a_decoder_on_several_gpus_is_not_tied_to_the_encoders(gpus: int, expected: str) -> None:
+    options = EngineOptions(device="cuda:2", tensor_parallel_size=gpus)
+    assert encoder_service.config.parse(["--model=x", *options.encoder_args()]).device == "cuda:2"
+    decoder = decoder_service.config.parse(["--model=x", *options.decoder_args()])
+    assert (decoder.device, decoder.tensor_parallel_size) == (expected, gpus)
