@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import processor, published
-from benchmarks.gpu_memory import gpu_mib
-from benchmarks.metrics import difference, scrape
-from tandem.launcher import Addresses, Stack, StackConfig
+from benchmarks import published
+from benchmarks.watch import Watched
+from tandem.launcher import Addresses, Stack, StackConfig, Tier, spawn, wait_ready
 
 METRICS_PORTS = {"gateway": 9461, "encoder": 9462, "decoder": 9463}
+_MORE_PORTS = 9471
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,10 @@ class Services:
         speakers = published.speaker_directory(self.model)
         device = ["--device", self.device] if self.device else []
         own = {
-            "gateway": ["--audio-workers", str(max(2, (os.cpu_count() or 2) // 2)), "--max-sessions", "4096"],
+            "gateway": [
+                *("--audio-workers", str(max(2, (os.cpu_count() or 2) // 2))),
+                *("--max-sessions", "4096", "--local-files"),
+            ],
             "encoder": [
                 *device,
                 *("--max-queued-seconds", str(self.queued_seconds)),
@@ -88,37 +91,37 @@ def running(services: Services) -> Iterator[Stack]:
         yield stack
 
 
-@dataclass(slots=True)
-class Spent:
-    """Seconds of processor time, counters and MiB on GPUs, by tier."""
-
-    processor: dict[str, float] = field(default_factory=dict)
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    gpu_mib: dict[str, int] = field(default_factory=dict)
-
-
 @contextlib.contextmanager
-def spending(stack: Stack) -> Iterator[Spent]:
-    """What the tiers use while the context is open; complete once it is left."""
-    spent = Spent()
-    processor, counters = _processor(stack), _counters()
-    yield spent
-    spent.processor = difference(processor, _processor(stack))
-    spent.metrics = {tier: difference(counters[tier], found) for tier, found in _counters().items()}
-    used = gpu_mib()
-    spent.gpu_mib = {
-        name: sum(used.get(process, 0) for process in processes)
-        for name, processes in _processes(stack).items()
-    }
+def more_gateways(
+    services: Services, stack: Stack, number: int, flags: Sequence[str] = ()
+) -> Iterator[list[Tier]]:
+    """So many gateways beside the stack's own, in front of the same tiers, with these flags as well."""
+    usual = [*services.flags("gateway"), "--http-port", "0", "--realtime-port", "0"]
+    started: list[Tier] = []
+    try:
+        for index in range(number):
+            name = f"gateway-{index}"
+            address = f"unix:{services.root / name}.sock"
+            own = ["--listen", address, "--encoder", stack.config.addresses.encoder, *usual, *flags]
+            own += ["--metrics-port", str(_MORE_PORTS + index)]
+            started.append(spawn(name, "gateway", own, address, services.root))
+        wait_ready(started, timeout=120.0)
+        yield started
+    finally:
+        for tier in started:
+            tier.process.terminate()
+        for tier in started:
+            tier.end(grace=10.0)
 
 
-def _processor(stack: Stack) -> dict[str, float]:
-    return {name: processor.seconds(processes) for name, processes in _processes(stack).items()}
-
-
-def _processes(stack: Stack) -> dict[str, list[int]]:
-    return {tier.name: [tier.process.pid, *processor.below(tier.process.pid)] for tier in stack.tiers}
-
-
-def _counters() -> dict[str, dict[str, float]]:
-    return {tier: scrape(port) for tier, port in METRICS_PORTS.items()}
+def watched(stack: Stack, gateways: Sequence[Tier] = ()) -> list[Watched]:
+    """The stack's tiers; other gateways, if any, count as one tier in place of the stack's own."""
+    tiers = [
+        Watched(tier.name, (tier.process.pid,), (METRICS_PORTS[tier.name],))
+        for tier in stack.tiers
+        if tier.name != "gateway" or not gateways
+    ]
+    if gateways:
+        ports = tuple(_MORE_PORTS + index for index in range(len(gateways)))
+        tiers.append(Watched("gateway", tuple(tier.process.pid for tier in gateways), ports))
+    return tiers

@@ -8,9 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
+from prometheus_client import Histogram
+
+from tandem.rpc.metrics import LATENCY
+
+_ADMISSION = Histogram(
+    "tandem_gateway_admission_seconds",
+    "What a recording's segment waited for room at the tiers before it was sent.",
+    buckets=LATENCY,
+)
 # Of the encoders' queues. The rest is for live audio.
 _SHARE = 0.75
 
@@ -30,8 +40,10 @@ class SegmentGate:
     @contextlib.asynccontextmanager
     async def segment(self, seconds: float) -> AsyncIterator[Callable[[], None]]:
         """A place for one segment; call what it gives when the segment is encoded, or leave the block."""
+        wanted = time.perf_counter()
         async with self._places:
             await self._enter(seconds)
+            _ADMISSION.observe(time.perf_counter() - wanted)
             inside = True
 
             def encoded() -> None:

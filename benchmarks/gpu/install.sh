@@ -7,6 +7,7 @@ if [ ! -f "$_site/.installed" ]; then
     "$_folder"/*.whl && touch "$_site/.installed"
 fi
 tar -xzf "$_folder/tree.tgz"
+export PATH="$PATH:$_site/bin"  # py-spy
 export PYTHONPATH="$PWD:$_site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 # Nothing outside can be reached: no look-ups, no statistics.
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 TOKENIZERS_PARALLELISM=false

@@ -31,6 +31,10 @@ tandem() { side --parts tandem; }
 slow() { side --parts transformers; }
 peer() { side --parts funasr; }
 all() { side; }
+sweep() {  # what limits it: other settings, profiles; half of the time is the start of vLLM
+  # shellcheck disable=SC2086
+  python3 -m benchmarks.sweep --model "$MODEL" --root "$ROOT" --json "$RESULTS/sweep.json" --profile "$RESULTS/profile" ${FLAGS:-}
+}
 
 side() {  # side_by_side with the shared checkpoint; FLAGS holds more of its options
   # shellcheck disable=SC2086
