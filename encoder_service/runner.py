@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,7 +20,7 @@ log = logging.getLogger("tandem.encoder.runner")
 
 QUANTUM = 128
 """Rows of the smallest bucket, and what larger ones are multiples of: about 8 s of audio."""
-SLOTS = (4, 16, 64, 256)
+SLOTS = (8, 64, 256)
 SHORT_FRAMES = 512
 
 
@@ -99,27 +98,28 @@ def execute(key: Hashable, step: Callable[[], None]) -> None:
 class GraphExecutor:
     """Captures each step as a CUDA graph when it first comes, and replays it from then on.
 
-    At most `limit` graphs, of which the longest unused goes first; all share one pool of memory. When a
-    capture fails, that is logged once and every step runs as it is from then on.
+    All graphs share one pool of memory. A graph that was captured is kept: those of one stream share a cuBLAS
+    workspace, which newer releases of torch free along with any one of them (pytorch issue 193402). So there
+    are at most `limit`; a step beyond that, and every step once a capture has failed, runs as it is.
     """
 
-    def __init__(self, limit: int = 96) -> None:
+    def __init__(self, limit: int = 1024) -> None:
         self._limit = limit
-        self._graphs: OrderedDict[Hashable, torch.cuda.CUDAGraph] = OrderedDict()
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle()
         self._works = True
 
+    def __len__(self) -> int:
+        return len(self._graphs)
+
     def __call__(self, key: Hashable, step: Callable[[], None]) -> None:
-        if not self._works:
-            step()
+        graph = self._graphs.get(key) if self._works else None
+        if graph is not None:
+            graph.replay()
             return
-        graph = self._graphs.get(key)
-        if graph is None:
-            step()  # whatever initialises lazily does so now; this batch is served by it
+        step()  # whatever initialises lazily does so now; this batch is served by it
+        if self._works and len(self._graphs) < self._limit:
             self._capture(key, step)
-            return
-        self._graphs.move_to_end(key)
-        graph.replay()
 
     def _capture(self, key: Hashable, step: Callable[[], None]) -> None:
         graph = torch.cuda.CUDAGraph()
@@ -132,11 +132,10 @@ class GraphExecutor:
         except RuntimeError:
             log.exception("no CUDA graph of %s; encoding goes on without graphs, more slowly", key)
             self._works = False
-            self._graphs.clear()
             return
         self._graphs[key] = graph
-        if len(self._graphs) > self._limit:
-            self._graphs.popitem(last=False)
+        if len(self._graphs) == self._limit:
+            log.warning("%d CUDA graphs are captured; other shapes run without, more slowly", self._limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,7 @@ class Bucket:
     longest: int
 
     def layout(self, lengths: tuple[int, ...]) -> Layout:
-        return Layout(lengths, self.rows, self.slots, self.longest)
+        return Layout(lengths, self.rows, self.slots, self.longest, padded=True)
 
 
 def find_bucket(lengths: tuple[int, ...], most: int, longest: int) -> Bucket | None:

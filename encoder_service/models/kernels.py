@@ -5,6 +5,8 @@ Each function dispatches by itself; nothing here waits for the device.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,12 +89,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, packing: Packing) -> Ten
         )[0]
         return flash.reshape(rows, size)
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)
-    first = 0
-    for length in packing.layout.lengths:
-        own = slice(first, first + length)
-        query, key, value = (x[own].transpose(0, 1)[None] for x in (q, k, v))
-        out[own] = F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1)
-        first += length
+    for first, last in pairwise(packing.bounds.tolist()):
+        if last > first:
+            own = slice(first, last)
+            query, key, value = (x[own].transpose(0, 1)[None] for x in (q, k, v))
+            out[own] = F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1)
     return out.reshape(rows, size)
 
 

@@ -17,8 +17,9 @@ IntArray = npt.NDArray[np.int32]
 class Layout:
     """Where segments of `lengths` lie on an axis of `rows` rows, of which those past the last belong to none.
 
-    There may be up to `slots` segments, none longer than `longest`. With `stacked` k > 1 the rows are stacks
-    of k frames of another axis, on which the same segments have `frames` frames each.
+    There may be up to `slots` segments, none longer than `longest`; where it is `padded`, these three are the
+    same for batches of other lengths. With `stacked` k > 1 the rows are stacks of k frames of another axis,
+    on which the same segments have `frames` frames each.
     """
 
     lengths: tuple[int, ...]
@@ -27,6 +28,7 @@ class Layout:
     longest: int
     stacked: int = 1
     frames: tuple[int, ...] = ()
+    padded: bool = False
 
     @classmethod
     def of(cls, lengths: Sequence[int]) -> Layout:
@@ -38,9 +40,8 @@ class Layout:
         if k == 1:
             return self
         lengths = tuple(-(-length // k) for length in self.lengths)
-        tight = self.rows == sum(self.lengths)
-        rows = sum(lengths) if tight else self.rows // k + self.slots
-        return Layout(lengths, rows, self.slots, -(-self.longest // k), k, self.lengths)
+        rows = self.rows // k + self.slots if self.padded else sum(lengths)
+        return Layout(lengths, rows, self.slots, -(-self.longest // k), k, self.lengths, self.padded)
 
     def table(self) -> IntArray:
         """What `Packing` reads on the device: bounds, starts, ends and, of stacks, sources, end to end."""
