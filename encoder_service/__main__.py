@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from typing import Literal, cast
 
@@ -75,8 +76,8 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-async def serve(config: EncoderConfig) -> None:
-    """Listen at once, load in a thread, be ready when loaded."""
+async def serve(config: EncoderConfig) -> bool:
+    """Listen at once, load in a thread, be ready when loaded; False when the device failed."""
     server = TierServer(
         ServerConfig(
             config.listen,
@@ -91,12 +92,15 @@ async def serve(config: EncoderConfig) -> None:
     servicer = EncoderServicer()
     encoder_pb2_grpc.add_EncoderServiceServicer_to_server(servicer, server.server)
     resources = contextlib.AsyncExitStack()
+    failed = asyncio.Event()
 
     async def start() -> None:
         engine = await asyncio.to_thread(load_engine, config)
         limits = batching(config, engine.device.type == "cuda")
         batcher = await resources.enter_async_context(Batcher(engine, limits))
         resources.enter_context(load_gauges(batcher.load))
+        watch = asyncio.create_task(_stop_on_failure(batcher, server, failed), name="encoder-watch")
+        resources.callback(watch.cancel)
         decoder = DecoderClient(config.decoder, config.tls.upstream()) if config.decoder else None
         if decoder is not None:
             resources.push_async_callback(decoder.close)
@@ -114,16 +118,27 @@ async def serve(config: EncoderConfig) -> None:
 
     with endpoint(config.metrics_port):
         await run(server, start, resources.aclose)
+    return not failed.is_set()
+
+
+async def _stop_on_failure(batcher: Batcher, server: TierServer, failed: asyncio.Event) -> None:
+    """Turn callers away and drain once the device has failed: only a new process can use it again."""
+    await batcher.failed.wait()
+    failed.set()
+    server.request_stop()
 
 
 def main() -> int:
     config = parse()
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        asyncio.run(serve(config))
+        works = asyncio.run(serve(config))
     except (CheckpointError, ValueError) as error:
         log.error("%s", error)
         return 1
+    if not works:
+        logging.shutdown()
+        os._exit(1)  # an orderly exit frees tensors, to which a lost device may never answer
     return 0
 
 

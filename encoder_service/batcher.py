@@ -6,6 +6,7 @@ While the device computes a batch, that thread prepares the next one and another
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from encoder_service.messages import EncodedAudio, EncodeItem, Pending
 from encoder_service.rate import RateMeter
 from encoder_service.telemetry import observe_batch
 from tandem.errors import Overloaded, Unavailable
+
+log = logging.getLogger("tandem.encoder.batcher")
 
 RETRY_SECONDS = (0.1, 30.0)
 
@@ -33,6 +36,8 @@ class Encoder(Protocol):
     def validate(self, item: EncodeItem) -> None: ...
 
     def launch(self, items: Sequence[EncodeItem]) -> Pending: ...
+
+    def is_working(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,10 @@ class _Job:
 
 
 class Batcher:
-    """Use as `async with Batcher(engine, config) as batcher`; leaving it finishes what is already waiting."""
+    """Use as `async with Batcher(engine, config) as batcher`; leaving it finishes what is already waiting.
+
+    `failed` is set when the encoder's device can do nothing any more; everyone gets Unavailable from then on.
+    """
 
     def __init__(self, encoder: Encoder, config: BatcherConfig) -> None:
         self._encoder = encoder
@@ -84,6 +92,8 @@ class Batcher:
         self._rate = RateMeter()
         self._busy_until = 0.0
         self._closing = False
+        self.failed = asyncio.Event()
+        self._failure: Exception | None = None
         self._loop: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Batcher:
@@ -148,7 +158,7 @@ class Batcher:
 
     async def _serve(self) -> None:
         try:
-            while len(self._queue) or not self._closing:
+            while (len(self._queue) or not self._closing) and not self.failed.is_set():
                 if len(self._queue) and not self._running:
                     await self._company()
                 if self._may_start():
@@ -212,9 +222,11 @@ class Batcher:
             pending = await loop.run_in_executor(self._launcher, self._encoder.launch, items)
             results = await loop.run_in_executor(self._collector, pending.collect)
         except Exception as error:
-            if final:
+            if not await loop.run_in_executor(self._launcher, self._encoder.is_working):
+                self._fail(batch, error)
+            elif final:
                 _settle(batch[0].payload.done, error)
-            return False
+            return self.failed.is_set()
         audio_seconds, now = sum(entry.seconds for entry in batch), time.monotonic()
         self._rate.add(audio_seconds, now - max(begun, self._busy_until))
         self._busy_until = now
@@ -222,6 +234,15 @@ class Batcher:
         for entry, audio in zip(batch, results, strict=True):
             _settle(entry.payload.done, Encoded(audio, started - entry.since))
         return True
+
+    def _fail(self, batch: list[Waiting[_Job]], error: Exception) -> None:
+        """The device is lost. Its error is kept: freeing the tensors of its traceback ends the process."""
+        self._failure = error
+        self.failed.set()
+        self._changed.set()
+        log.critical("the device failed: %s", error)
+        for entry in batch:
+            _settle(entry.payload.done, Unavailable("the encoder's device failed"))
 
 
 def _settle(future: asyncio.Future[Encoded], outcome: Encoded | Exception) -> None:

@@ -125,6 +125,15 @@ class EncoderEngine:
         counts = tuple(self.embed_count(count) for count in frames)
         return PendingBatch(tuple(items), frames, counts, landings, speakers, clock)
 
+    def is_working(self) -> bool:
+        """Whether the device still computes; after a kernel went astray none does, in this process."""
+        if self.device.type == "cuda":
+            try:
+                torch.cuda.synchronize(self.device)
+            except RuntimeError:
+                return False
+        return True
+
     def embed_count(self, frames: int) -> int:
         """Prompt positions that a segment of `frames` encoder frames fills."""
         adaptor = self.checkpoint.config.adaptor

@@ -45,6 +45,10 @@ class Gate:
         self.landed.set()
         self.poison: Callable[[EncodeItem], bool] = lambda item: False
         self.at_once = 1
+        self.working = True
+
+    def is_working(self) -> bool:
+        return self.working and self.engine.is_working()
 
     def seconds(self, item: EncodeItem) -> float:
         return self.engine.seconds(item)
@@ -76,6 +80,7 @@ def gate(shared_gate: Gate) -> Gate:
     shared_gate.batches.clear()
     shared_gate.poison = lambda item: False
     shared_gate.at_once = 1
+    shared_gate.working = True
     shared_gate.open.set()
     shared_gate.landed.set()
     shared_gate.entered = threading.Semaphore(0)
@@ -176,6 +181,22 @@ async def test_a_failing_item_fails_alone(gate: Gate) -> None:
         assert isinstance(second, RuntimeError) and str(second) == "poisoned"
         assert not isinstance(first, BaseException) and not isinstance(third, BaseException)
         assert (await batcher.submit(item(0.1))).audio.num_frames == 2
+
+
+async def test_a_lost_device_fails_everyone_at_once_and_says_so(gate: Gate) -> None:
+    gate.poison = lambda one: True
+    gate.working = False
+    async with Batcher(gate, BatcherConfig()) as batcher:
+        running = await occupy(gate, batcher)
+        tasks = [asyncio.create_task(batcher.submit(item(s))) for s in (0.4, 0.5)]
+        await queued(batcher, 2)
+        gate.open.set()
+        errors = await asyncio.wait_for(asyncio.gather(running, *tasks, return_exceptions=True), 30)
+        assert all(isinstance(error, Unavailable) for error in errors)
+        assert batcher.failed.is_set()
+        with pytest.raises(Unavailable):
+            await batcher.submit(item(0.1))
+    assert gate.batches == [[1600]]
 
 
 async def test_bad_audio_never_reaches_the_line(gate: Gate) -> None:
