@@ -60,6 +60,9 @@ class RecognitionForm(BaseModel):
     hotwords: str = Field("", description="Words and phrases that are likely to occur, comma-separated.")
     spk: bool = Field(False, description="Tell speakers apart.")
     num_speakers: int | None = Field(None, description="How many speakers there are; found when not given.")
+    separate_channels: bool = Field(
+        False, description="Recognise each channel by itself, instead of their mix; segments say which."
+    )
     itn: bool = Field(True, description="Inverse text normalisation: “nineteen” becomes “19”.")
     vad: bool = Field(True, description="Cut at pauses; when off the recording is one segment.")
     dynamic_silence: bool = Field(
@@ -88,6 +91,7 @@ class RecognitionForm(BaseModel):
             "hotwords": split_terms(self.hotwords),
             "speakers": self.spk,
             "num_speakers": self.num_speakers,
+            "separate_channels": self.separate_channels,
             "itn": self.itn,
             "vad": self.vad,
             "dynamic_silence": self.dynamic_silence,

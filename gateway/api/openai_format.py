@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from gateway.api.rest import word_json
+from gateway.api.rest import who, word_json
 from tandem.results import Segment, TimestampSource, Transcript
 from tandem.subtitles import to_srt, to_vtt
 
@@ -57,8 +57,7 @@ def _verbose_segment(index: int, segment: Segment, timed: bool) -> dict[str, Any
         "compression_ratio": round(len(data) / len(zlib.compress(data)), 4),
         "no_speech_prob": None,
     }
-    if segment.speaker is not None:
-        body["speaker"] = segment.speaker
+    body |= who(segment)
     if timed:
         body["words"] = [word_json(word) for word in segment.words]
     return body

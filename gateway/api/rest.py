@@ -38,8 +38,8 @@ def asr_router(service: GatewayService) -> APIRouter:
         """Text, segments and word times in seconds.
 
         `words` and `timestamp_source` say where times come from: `ctc`, or `none` where the model has no
-        CTC branch or `timestamp=false`. `speaker` is there with `spk=true`. `rtf` is processing time over
-        duration.
+        CTC branch or `timestamp=false`. `speaker` is there with `spk=true`, `channel` with
+        `separate_channels=true`. `rtf` is processing time over duration.
         """
         recognizer = service.ready()
         async with receive_form(request, service.limits.max_audio_bytes) as upload:
@@ -76,11 +76,16 @@ def _segment(segment: Segment, *, timed: bool, details: bool) -> dict[str, Any]:
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
     }
-    if segment.speaker is not None:
-        body["speaker"] = segment.speaker
+    body |= who(segment)
     if timed:
         body["words"] = [word_json(word, score=details) for word in segment.words]
     return body
+
+
+def who(segment: Segment) -> dict[str, Any]:
+    """`speaker` and `channel`, counted from 1, where those were told apart."""
+    found = {"speaker": segment.speaker, "channel": segment.channel or None}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def word_json(word: Word, *, score: bool = False) -> dict[str, Any]:

@@ -30,8 +30,9 @@ def render(key: str, file: str, transcript: Transcript, style: str, *, details: 
 
 
 def _line(segment: Segment) -> str:
+    channel = f" channel {segment.channel}" if segment.channel else ""
     speaker = f" {segment.speaker}" if segment.speaker else ""
-    return f"[{clock(segment.start)} - {clock(segment.end)}]{speaker} {segment.text}"
+    return f"[{clock(segment.start)} - {clock(segment.end)}]{channel}{speaker} {segment.text}"
 
 
 def to_dict(transcript: Transcript, *, details: bool) -> dict[str, Any]:

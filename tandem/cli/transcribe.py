@@ -53,6 +53,9 @@ def add_recognition_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-new-tokens", type=positive, help="of one segment; unset follows its duration")
     group.add_argument("--speakers", "--spk", action="store_true", help="tell speakers apart")
     group.add_argument("--num-speakers", type=positive, help="how many there are; unset finds out")
+    group.add_argument(
+        "--separate-channels", action="store_true", help="each channel by itself, not their mix"
+    )
 
 
 def _add_output_flags(parser: argparse.ArgumentParser) -> None:
@@ -149,6 +152,7 @@ def recognize_options(options: argparse.Namespace, *, details: bool = False) -> 
         max_new_tokens=options.max_new_tokens,
         speakers=options.speakers or options.num_speakers is not None,
         num_speakers=options.num_speakers,
+        separate_channels=options.separate_channels,
         details=details,
     )
 
