@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import yaml
 
 from scripts.fetch_deploy_tools import fetch
@@ -17,6 +18,9 @@ from scripts.fetch_deploy_tools import fetch
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "tandem"
 TIERS = ("gateway", "encoder", "decoder")
+SCHEMAS = Path(__file__).with_name("schemas")
+"""Of the fields of custom resources that we use."""
+KUBERNETES = ("1.29.0", "1.33.0", "1.37.0")
 RELEASE, NAMESPACE = "speech", "asr"
 
 Manifest = dict[str, Any]
@@ -85,15 +89,16 @@ def find(manifests: list[Manifest], kind: str, name: str) -> Manifest:
     return found
 
 
-def validate_custom(manifest: Manifest) -> None:
-    """Raise jsonschema.ValidationError for a custom resource that its operator would refuse."""
-    schema = Path(__file__).with_name("schemas") / f"{manifest['kind']}.json"
-    jsonschema.validate(manifest, json.loads(schema.read_text(encoding="utf-8")))
+def validate(manifest: Manifest, kubernetes: str = KUBERNETES[-1]) -> None:
+    """Raise jsonschema.ValidationError for what that version, or the operator of its kind, would refuse.
 
-
-def is_custom(manifest: Manifest) -> bool:
-    """Whether tests/deploy/schemas describes it; Kubernetes does not know it."""
-    return (Path(__file__).with_name("schemas") / f"{manifest['kind']}.json").is_file()
+    Unknown fields are refused too. Raises SchemaNotFoundError for a kind or version of it that is not known.
+    """
+    schema = SCHEMAS / f"{manifest['kind']}.json"
+    if schema.is_file():
+        jsonschema.validate(manifest, json.loads(schema.read_text(encoding="utf-8")))
+    else:
+        kubernetes_validate.validate(manifest, kubernetes, strict=True)
 
 
 def container(manifests: list[Manifest], tier: str) -> Manifest:
