@@ -30,7 +30,7 @@ class Row:
 
     def propose(self, count: int) -> list[int]:
         """At most `count` draft tokens that may come next, and no more than the row may still generate."""
-        return self.draft.propose(min(count, self.request.sampling.max_tokens - self.generated - 1))
+        return self.draft.propose_likely(min(count, self.request.sampling.max_tokens - self.generated - 1))
 
     def accept(self, tokens: Sequence[int], log_probs: Sequence[float]) -> TokenDelta:
         """Count chosen tokens and say what the caller sees of them; `log_probs` has one for each, or none."""

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 SETTLED_AFTER = 4
 """Tokens in a row that equal the draft's: then the place is certain, and following it costs a comparison."""
+TRUST = 2
+"""After a disagreement one id is proposed, and this many more for each token that is the draft's again."""
 TAIL = 3
 """Tokens at the end of a prompt by which an answer already begun is found in the draft."""
 
@@ -38,6 +40,10 @@ class DraftFollower:
     def propose(self, count: int) -> list[int]:
         """At most `count` ids that may come next; none when the draft is used up."""
         return self._draft[self._place : self._place + count]
+
+    def propose_likely(self, count: int) -> list[int]:
+        """The same, but few where the answer has just left the draft: for engines to which an id is work."""
+        return self.propose(count if self._costs is None else min(count, 1 + TRUST * self._run))
 
     def accept(self, token_ids: Iterable[int]) -> None:
         """Move on by these tokens of the answer."""

@@ -90,10 +90,10 @@ class DraftProposer:
 
     def _draft(self, follower: DraftFollower, room: int) -> list[int]:
         count = max(0, min(self._count, room))
+        if not self._fill:
+            return follower.propose_likely(count)
         draft = follower.propose(count)
-        if self._fill and follower.has_draft:
-            draft += [0] * (count - len(draft))
-        return draft
+        return draft + [0] * (count - len(draft)) if follower.has_draft else draft
 
     def _follow(self, request_id: str, fresh: Sequence[int]) -> DraftFollower:
         known = self._followers.get(request_id)

@@ -36,6 +36,15 @@ def test_what_comes_next(answer: tuple[int, ...], proposed: list[int]) -> None:
     assert after(*answer) == proposed
 
 
+def test_few_are_likely_where_the_answer_left_the_draft() -> None:
+    follower = DraftFollower(DRAFT)
+    lengths = []
+    for token in (10, 99, 12, 13, 14, 15):
+        follower.accept([token])
+        lengths.append(len(follower.propose_likely(8)))
+    assert lengths == [8, 1, 3, 5, 5, 4]  # two more for each token that agrees, then all that is left
+
+
 def test_no_draft_proposes_nothing() -> None:
     follower = DraftFollower(())
     follower.accept([1, 2, 3])
