@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import drafted_requests, scripted_model
+from benchmarks import drafted_requests, processor, scripted_model
 from benchmarks.drafted_requests import Drafted
 from decoder_service.engines.base import Engine, FinishReason, GenerationRequest, Prompt, Sampling
 from decoder_service.engines.settings import EngineSettings
@@ -35,11 +35,12 @@ Answers = list[tuple[int, ...]]
 class Outcome:
     """One engine's round: seconds for all and for each, what it said, draft tokens fed and accepted.
 
-    `tokens` counts those that end an answer: they take a pass too. `misses` counts answers that are not the
-    scripted ones.
+    `processor` is seconds of all processes, those of the engine that waits included. `tokens` counts those
+    that end an answer: they take a pass too. `misses` counts answers that are not the scripted ones.
     """
 
     wall: float
+    processor: float
     latencies: list[float]
     answers: Answers
     tokens: int
@@ -82,12 +83,15 @@ async def measure(engine: Engine, requests: Sequence[Drafted], at_once: int, sal
                 ended += delta.finish is FinishReason.STOP
             latencies.append(time.perf_counter() - begun)
 
+    processes = [os.getpid(), *processor.below(os.getpid())]
+    used = processor.seconds(processes)
     before, begun = engine.load().drafts, time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(at_once)))
     wall, after = time.perf_counter() - begun, engine.load().drafts
     scripts = zip(requests, answers, strict=True)
     return Outcome(
         wall,
+        processor.seconds(processes) - used,
         latencies,
         answers,
         tokens=sum(map(len, answers)) + ended,
@@ -122,6 +126,9 @@ def report(case: Case, at_once: int, plain: Sequence[Outcome], drafted: Sequence
     def throughput(outcomes: Sequence[Outcome]) -> float:
         return statistics.median(outcome.tokens / outcome.wall for outcome in outcomes)
 
+    def cost(outcomes: Sequence[Outcome]) -> float:
+        return 1000 * statistics.median(outcome.processor / len(outcome.answers) for outcome in outcomes)
+
     tokens, accepted = sum(o.tokens for o in drafted), sum(o.accepted for o in drafted)
     faster = statistics.median(a.wall / b.wall for a, b in zip(plain, drafted, strict=True))
     pairs = [
@@ -132,13 +139,16 @@ def report(case: Case, at_once: int, plain: Sequence[Outcome], drafted: Sequence
     return (
         f"| {case.name} | {at_once} | {tokens / (tokens - accepted):.2f} | {share:.0%} "
         f"| {latency(plain):.1f} | {latency(drafted):.1f} | {latency(plain) / latency(drafted):.2f} "
-        f"| {throughput(plain):,.0f} | {throughput(drafted):,.0f} | {faster:.2f} | {equal} of {len(pairs)} |"
+        f"| {throughput(plain):,.0f} | {throughput(drafted):,.0f} | {faster:.2f} "
+        f"| {cost(plain):.1f} | {cost(drafted):.1f} | {equal} of {len(pairs)} |"
     )
 
 
 HEADER = (
     "| requests | at once | tokens per pass | drafts accepted | latency ms, plain | drafted | ratio "
-    "| tokens/s, plain | drafted | ratio | equal answers |\n|" + " --- |" * 11
+    "| tokens/s, plain | drafted | ratio | processor ms a request, plain | drafted | equal answers |\n|"
+    + " --- |"
+    * 13
 )
 
 
