@@ -15,7 +15,7 @@ from gateway.backends.encoder import Encoder, ignore
 from gateway.backends.segment_call import SegmentRequest, SegmentResult
 from gateway.gate import SegmentGate
 from gateway.model import ServedModel
-from gateway.prepare import Prepared, Preparer, Span
+from gateway.prepare import Preparation, Preparer, Span
 from gateway.speakers.offline import name_speakers
 from gateway.speakers.types import SegmentEmbeddings
 from gateway.telemetry import observe_transcript
@@ -45,6 +45,21 @@ class Transcribed:
     segment: Segment
     result: SegmentResult
     align_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Listeners:
+    """Who is told of a recording before its transcript is complete."""
+
+    on_segment: Callable[[Segment], None] | None
+    on_audio: Callable[[float], None] | None
+
+    async def tell(self, begun: asyncio.Queue[asyncio.Task[Transcribed] | None]) -> None:
+        """Of every segment, in order, until None comes."""
+        while (task := await begun.get()) is not None:
+            segment = (await task).segment
+            if self.on_segment is not None and segment.text:
+                self.on_segment(segment)
 
 
 class Recognizer:
@@ -80,12 +95,12 @@ class Recognizer:
         request_id = options.request_id or uuid.uuid4().hex[:16]
         if options.speakers and not self.model.info.has_speakers:
             raise CapabilityMissing("the encoder has no speaker model; see GetCapabilities.speakers")
-        prepared = await self._preparer.prepare(audio, options, self.model.info.max_segment)
-        if on_audio is not None:
-            on_audio(prepared.duration)
         # Turns are cut between words, so speakers need word times whether or not they are asked for.
         aligned = replace(options, word_times=options.word_times or options.speakers)
-        results = await self._transcribe_all(prepared, aligned, request_id, on_segment)
+        listeners = _Listeners(on_segment, on_audio)
+        async with self._preparer.prepare(audio, options, self.model.info.max_segment) as preparation:
+            results = await self._transcribe_all(preparation, aligned, request_id, listeners)
+            prepared = await preparation.finished()
         segments = [item.segment for item in results if item.segment.text or options.details]
         clustering = 0.0
         if options.speakers:
@@ -125,28 +140,29 @@ class Recognizer:
         return await self._encoder.voices(samples, request_id, timeout)
 
     async def _transcribe_all(
-        self,
-        prepared: Prepared,
-        options: RecognizeOptions,
-        request_id: str,
-        on_segment: Callable[[Segment], None] | None,
+        self, preparation: Preparation, options: RecognizeOptions, request_id: str, listeners: _Listeners
     ) -> list[Transcribed]:
+        """Every span is sent as soon as it is found, while the rest of the recording is being decoded."""
         places = asyncio.Semaphore(self._limits.of_one_recording)
 
-        async def one(index: int, span: Span) -> Transcribed:
+        async def one(index: int, span: Span, samples: Samples) -> Transcribed:
             seconds = (span.end - span.start) / SAMPLE_RATE
             async with places, self._gate.segment(seconds) as encoded:
                 return await self.transcribe_span(
-                    prepared.samples(span), span, options, f"{request_id}/{index}", on_encoded=encoded
+                    samples, span, options, f"{request_id}/{index}", on_encoded=encoded
                 )
 
+        tasks: list[asyncio.Task[Transcribed]] = []
+        begun: asyncio.Queue[asyncio.Task[Transcribed] | None] = asyncio.Queue()
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(i, span)) for i, span in enumerate(prepared.spans)]
-                for task in tasks:
-                    segment = (await task).segment
-                    if on_segment is not None and segment.text:
-                        on_segment(segment)
+                group.create_task(listeners.tell(begun))
+                async for span, samples in preparation:
+                    tasks.append(group.create_task(one(len(tasks), span, samples)))
+                    begun.put_nowait(tasks[-1])
+                begun.put_nowait(None)
+                if listeners.on_audio is not None:
+                    listeners.on_audio((await preparation.finished()).duration)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         return [task.result() for task in tasks]

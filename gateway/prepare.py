@@ -1,16 +1,17 @@
-"""From a recording's bytes to samples and the spans of speech in them, off the event loop."""
+"""From a recording's bytes to samples and the spans of speech in them, as they are found."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.audio.pool import AudioPool
-from gateway.audio.types import SAMPLE_RATE, DecodeLimits, DecodeOptions, Samples
+from gateway.audio.types import DecodedAudio, DecodeLimits, DecodeOptions, Samples
 from gateway.config import GatewayConfig
 from gateway.vad.detector import DetectorConfig
 from gateway.vad.fsmn import check_vad_model
@@ -31,24 +32,36 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Samples at 16 kHz, the spans to transcribe in order of time, and the seconds each step took.
+    """A recording that has been decoded: its duration, and what each step took. All in seconds."""
 
-    channels: [n] each; one, the mix, unless channels were asked for apart.
-    """
-
-    channels: tuple[Samples, ...]
-    spans: tuple[Span, ...]
+    duration: float
     decode_seconds: float
     vad_seconds: float
 
-    @property
-    def duration(self) -> float:
-        """Seconds of audio."""
-        return len(self.channels[0]) / SAMPLE_RATE
 
-    def samples(self, span: Span) -> Samples:
-        """The channel that a span is in."""
-        return self.channels[max(0, span.channel - 1)]
+Found = tuple[Span, Samples]
+"""A span, and the samples of its channel from the start of the recording."""
+
+
+class Preparation:
+    """A recording that is being decoded. Iterating gives its spans in order of time, as they are found."""
+
+    def __init__(self, found: asyncio.Queue[Found | None], work: asyncio.Task[Prepared]) -> None:
+        self._found, self._work = found, work
+
+    async def __aiter__(self) -> AsyncIterator[Found]:
+        while (item := await self._found.get()) is not None:
+            yield item
+        # Whatever ended it early is raised here.
+        await self._work
+
+    async def finished(self) -> Prepared:
+        """Waits for the recording's end. Raises InvalidAudio, LimitExceeded, Overloaded."""
+        return await asyncio.shield(self._work)
+
+    @property
+    def is_finished(self) -> bool:
+        return self._work.done()
 
 
 class Preparer:
@@ -57,25 +70,58 @@ class Preparer:
     def __init__(self, pool: AudioPool) -> None:
         self._pool = pool
 
-    async def prepare(self, audio: bytes | Path, options: RecognizeOptions, max_segment: float) -> Prepared:
-        """Raises InvalidAudio, LimitExceeded, Overloaded. `max_segment` is the model's limit in seconds.
+    @contextlib.asynccontextmanager
+    async def prepare(
+        self, audio: bytes | Path, options: RecognizeOptions, max_segment: float
+    ) -> AsyncIterator[Preparation]:
+        """Decoding goes on while the block runs, and ends with it. `max_segment` is the model's, in seconds.
 
-        `audio` is a recording's bytes or its file.
+        `audio` is a recording's bytes or its file. Raises InvalidRequest for endpoints that make no sense.
         """
+        vad = vad_config(options, max_segment) if options.vad else None
+        found: asyncio.Queue[Found | None] = asyncio.Queue()
+        work = asyncio.create_task(self._decode(audio, options, vad, found.put_nowait))
+        work.add_done_callback(lambda _: found.put_nowait(None))
+        try:
+            yield Preparation(found, work)
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _decode(
+        self,
+        audio: bytes | Path,
+        options: RecognizeOptions,
+        vad: DetectorConfig | None,
+        emit: Callable[[Found], None],
+    ) -> Prepared:
         started = time.perf_counter()
         separate = options.separate_channels
-        vad = vad_config(options, max_segment) if options.vad else None
-        decoded = await self._pool.decode(audio, DecodeOptions(mix=not separate), vad)
-        channels = tuple(decoded.channel(index) for index in range(decoded.num_channels))
-        speech = decoded.speech if vad else [((0, len(samples)),) for samples in channels]
-        spans = [
-            Span(start, end, index + 1 if separate else 0)
-            for index, stretches in enumerate(speech)
-            for start, end in stretches
-        ]
-        spans.sort(key=lambda span: (span.start, span.channel))
+
+        def emit_speech(decoded: DecodedAudio) -> None:
+            for item in _in_order(decoded, separate=separate):
+                emit(item)
+
+        # Channels of their own must wait for each other.
+        one_by_one = vad is not None and not separate
+        mixed = DecodeOptions(mix=not separate)
+        decoded = await self._pool.decode(audio, mixed, vad, emit_speech if one_by_one else None)
+        if vad is None:
+            decoded = replace(decoded, speech=(((0, len(decoded.samples)),),) * decoded.num_channels)
+        if not one_by_one:
+            emit_speech(decoded)
         elapsed = time.perf_counter() - started
-        return Prepared(channels, tuple(spans), elapsed - decoded.vad_seconds, decoded.vad_seconds)
+        return Prepared(decoded.seconds, elapsed - decoded.vad_seconds, decoded.vad_seconds)
+
+
+def _in_order(decoded: DecodedAudio, *, separate: bool) -> list[Found]:
+    """The speech of all channels in order of time."""
+    found = [
+        (Span(start, end, index + 1 if separate else 0), decoded.channel(index))
+        for index, stretches in enumerate(decoded.speech)
+        for start, end in stretches
+    ]
+    return sorted(found, key=lambda item: (item[0].start, item[0].channel))
 
 
 def vad_config(options: RecognizeOptions, max_segment: float) -> DetectorConfig:

@@ -12,17 +12,18 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
 from gateway.audio.errors import AudioError, AudioLimitError, AudioTooLarge, DecodingTooSlow
-from gateway.audio.types import DecodedAudio, DecodeLimits, DecodeOptions
-from gateway.audio.worker import DecodeJob, DecodeReport, load_vad, run_job, start_worker
+from gateway.audio.types import DecodedAudio, DecodeLimits, DecodeOptions, Stretch
+from gateway.audio.worker import DecodedPart, DecodeJob, begin_job, end_job, load_vad, next_part, start_worker
 from gateway.vad.detector import DetectorConfig
 from tandem.errors import InvalidAudio, LimitExceeded, Overloaded, TandemError
 
@@ -52,9 +53,17 @@ class _Worker:
         if vad_model is not None:
             self._executor.submit(load_vad, vad_model)
 
-    def submit(self, job: DecodeJob) -> asyncio.Future[DecodeReport]:
-        """Starts a job; raises BrokenProcessPool when the process is dead already."""
-        return asyncio.wrap_future(self._executor.submit(run_job, job))
+    def begin(self, job: DecodeJob) -> asyncio.Future[DecodedPart]:
+        """Starts a job; raises BrokenProcessPool when the process is dead already, as the others do."""
+        return asyncio.wrap_future(self._executor.submit(begin_job, job))
+
+    def next(self) -> asyncio.Future[DecodedPart]:
+        """Goes on with a job."""
+        return asyncio.wrap_future(self._executor.submit(next_part))
+
+    def drop(self) -> None:
+        """Ends a job early."""
+        self._executor.submit(end_job)
 
     @property
     def pid(self) -> int | None:
@@ -72,6 +81,14 @@ class _Worker:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(slots=True)
+class _Listener:
+    """Who gets the parts of a job; nobody any more once it is `gone`."""
+
+    on_part: Callable[[DecodedPart], None]
+    gone: bool = False
 
 
 class AudioPool:
@@ -107,7 +124,7 @@ class AudioPool:
         self._workers: set[_Worker] = set()
         self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
         self._jobs = 0
-        self._running: set[asyncio.Task[DecodeReport]] = set()
+        self._running: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> AudioPool:
         for _ in range(self._num_workers):
@@ -139,8 +156,12 @@ class AudioPool:
         audio: bytes | Path,
         options: DecodeOptions | None = None,
         vad: DetectorConfig | None = None,
+        on_part: Callable[[DecodedAudio], None] | None = None,
     ) -> DecodedAudio:
         """Decodes a recording, given as its bytes or as a local file; with `vad`, finds its speech.
+
+        `on_part` is called every minute or so of the recording, and at its end: with all samples until
+        then, and with the speech that ended since the last call.
 
         Raises InvalidAudio, LimitExceeded and Overloaded. Cancelling is safe at any time.
         """
@@ -148,14 +169,18 @@ class AudioPool:
             raise Overloaded("too many recordings wait to be decoded", retry_after=_RETRY_AFTER_SECONDS)
         self._jobs += 1
         try:
-            return await self._decode(audio, options or DecodeOptions(), vad)
+            return await self._decode(audio, options or DecodeOptions(), vad, on_part)
         except AudioError as error:
             raise as_tandem_error(error) from error
         finally:
             self._jobs -= 1
 
     async def _decode(
-        self, audio: bytes | Path, options: DecodeOptions, vad: DetectorConfig | None
+        self,
+        audio: bytes | Path,
+        options: DecodeOptions,
+        vad: DetectorConfig | None,
+        on_part: Callable[[DecodedAudio], None] | None,
     ) -> DecodedAudio:
         if isinstance(audio, bytes) and len(audio) > self._limits.max_bytes:
             raise AudioTooLarge(f"{len(audio)} bytes exceed the limit of {self._limits.max_bytes}")
@@ -165,28 +190,38 @@ class AudioPool:
                 spooled = stack.enter_context(self._spool_file())
                 await asyncio.to_thread(spooled.write_bytes, audio)
                 source = str(spooled)
-            worker = await self._idle.get()
+            whole = _Whole(target, on_part)
+            worker, listener = await self._idle.get(), _Listener(whole.add)
             job = DecodeJob(source, str(target), options, self._limits, vad)
-            task = asyncio.create_task(self._run(worker, job))
+            task = asyncio.create_task(self._run(worker, job, listener))
             self._running.add(task)
             task.add_done_callback(self._forget)
-            # A caller that goes away leaves the worker busy until the job ends.
-            report = await asyncio.shield(task)
-            shape = (report.num_frames, report.num_channels)
-            samples = np.asarray(np.memmap(target, dtype=report.dtype, mode="r", shape=shape))
-        return DecodedAudio(samples, report.info, report.speech, report.vad_seconds)
+            try:
+                # A caller that goes away leaves the worker busy until the end of the part.
+                await asyncio.shield(task)
+            finally:
+                listener.gone = True
+        return whole.decoded()
 
-    async def _run(self, worker: _Worker, job: DecodeJob) -> DecodeReport:
+    async def _run(self, worker: _Worker, job: DecodeJob, listener: _Listener) -> None:
         """Runs a job and gives back an idle worker, whatever happens."""
         try:
-            future = worker.submit(job)
+            future = worker.begin(job)
         except BrokenProcessPool:
             # It died while idle, which is not this recording's fault.
             worker = self._replacement(worker)
-            future = worker.submit(job)
+            future = worker.begin(job)
         usable = False
         try:
-            report = await asyncio.wait_for(future, self._timeout)
+            async with asyncio.timeout(self._timeout):
+                part = await future
+                while not (listener.gone or part.is_last):
+                    listener.on_part(part)
+                    part = await worker.next()
+            if not listener.gone:
+                listener.on_part(part)
+            elif not part.is_last:
+                worker.drop()
             usable = True
         except BrokenProcessPool as error:
             raise WorkerCrashed("the audio crashed its decoder") from error
@@ -197,9 +232,8 @@ class AudioPool:
             raise
         finally:
             self._idle.put_nowait(worker if usable else self._replacement(worker))
-        return report
 
-    def _forget(self, task: asyncio.Task[DecodeReport]) -> None:
+    def _forget(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             # Nobody may be waiting any more: reading the exception marks it as seen.
@@ -224,3 +258,27 @@ class AudioPool:
             yield Path(name)
         finally:
             os.unlink(name)
+
+
+class _Whole:
+    """Puts the parts of a recording together whose samples lie in `target`, and passes each on."""
+
+    def __init__(self, target: Path, on_part: Callable[[DecodedAudio], None] | None) -> None:
+        self._target, self._on_part = target, on_part
+        self._newest: DecodedAudio | None = None
+        self._speech: list[tuple[Stretch, ...]] = []
+
+    def add(self, part: DecodedPart) -> None:
+        shape = (part.num_frames, part.num_channels)
+        # The mapping stays readable when the file is unlinked.
+        samples = np.asarray(np.memmap(self._target, dtype=part.dtype, mode="r", shape=shape))
+        self._newest = DecodedAudio(samples, part.info, part.speech, part.vad_seconds)
+        before = self._speech or [()] * len(part.speech)
+        self._speech = [(*old, *new) for old, new in zip(before, part.speech, strict=True)]
+        if self._on_part is not None:
+            self._on_part(self._newest)
+
+    def decoded(self) -> DecodedAudio:
+        """All samples and all speech, once the last part is there."""
+        assert self._newest is not None
+        return replace(self._newest, speech=tuple(self._speech))

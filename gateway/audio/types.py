@@ -100,7 +100,8 @@ class AudioInfo:
 class DecodedAudio:
     """samples: [n, channels] at 16 kHz; one channel when mixed. May be mapped from a file.
 
-    speech: of each channel, in order; empty unless it was looked for, which took vad_seconds.
+    speech: of each channel, in order; empty unless it was looked for, which took vad_seconds. Of a part of
+    a recording, only what ended in it.
     """
 
     samples: Samples

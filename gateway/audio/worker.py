@@ -11,6 +11,7 @@ import resource
 import signal
 import threading
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from pathlib import Path
@@ -18,11 +19,22 @@ from typing import BinaryIO
 
 from gateway.audio.decode import open_recording
 from gateway.audio.errors import AudioTooLarge
-from gateway.audio.types import AudioInfo, DecodeLimits, DecodeOptions, Samples, Stretch, to_pcm16
+from gateway.audio.types import (
+    SAMPLE_RATE,
+    AudioInfo,
+    DecodeLimits,
+    DecodeOptions,
+    Samples,
+    Stretch,
+    to_pcm16,
+)
 from gateway.vad.detector import DetectorConfig
 from gateway.vad.fsmn import FsmnVad
 from gateway.vad.segmenter import Segmenter, SpeechSegment
 from tandem.heap import keep_buffers
+
+# A part is a tenth of a second's work: the encoder need not wait for the rest of a long recording.
+_PART_FRAMES = 60 * SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +52,11 @@ class DecodeJob:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeReport:
-    """What a job wrote: num_frames x num_channels samples of a numpy dtype, and speech by channel."""
+class DecodedPart:
+    """What a job has written so far: num_frames x num_channels samples of a numpy dtype.
+
+    speech: stretches that ended since the part before, by channel. vad_seconds: of all parts.
+    """
 
     num_frames: int
     num_channels: int
@@ -49,6 +64,7 @@ class DecodeReport:
     info: AudioInfo
     speech: tuple[tuple[Stretch, ...], ...]
     vad_seconds: float
+    is_last: bool
 
 
 _vad: FsmnVad | None = None
@@ -101,31 +117,70 @@ class _Speech:
         self._num_frames += len(block)
         self.seconds += time.perf_counter() - began
 
-    def finish(self) -> tuple[tuple[Stretch, ...], ...]:
-        """The speech of every channel, none of it beyond the last sample."""
+    def finish(self) -> None:
+        """Running speech ends with the recording."""
         for segmenter, found in zip(self._channels, self._found, strict=True):
             found += segmenter.finish()
+
+    def take(self) -> tuple[tuple[Stretch, ...], ...]:
+        """What has been found in every channel since the last time, none of it beyond the last sample."""
         spans = [[part.samples() for part in found] for found in self._found]
+        self._found = [[] for _ in self._found]
         return tuple(tuple((s.start, min(s.stop, self._num_frames)) for s in found) for found in spans)
 
 
-def run_job(job: DecodeJob) -> DecodeReport:
-    """Decodes in this process. Raises AudioError subclasses."""
+_running: Generator[DecodedPart, None, None] | None = None
+
+
+def begin_job(job: DecodeJob) -> DecodedPart:
+    """Drops what is left of the job before and starts this one; its first part. Raises AudioError."""
+    global _running
+    end_job()
+    _running = _parts(job)
+    return next_part()
+
+
+def next_part() -> DecodedPart:
+    """The next part of a job whose last one was not the last. Raises AudioError."""
+    if _running is None:
+        raise RuntimeError("no job has begun")
+    return next(_running)
+
+
+def end_job() -> None:
+    """Closes the files of a job that nobody wants any more."""
+    global _running
+    if _running is not None:
+        _running.close()
+        _running = None
+
+
+def _parts(job: DecodeJob) -> Generator[DecodedPart, None, None]:
     try:
         with _source(job.source) as source, open(job.target, "r+b") as target:
             decoding = open_recording(source, job.options, job.limits)
             speech = _Speech(job.vad) if job.vad is not None else None
-            frames, channels, dtype = 0, 0, ""
+            frames, channels, dtype, part_ends = 0, 0, "", _PART_FRAMES
+
+            def part(*, is_last: bool) -> DecodedPart:
+                target.flush()
+                found, seconds = (speech.take(), speech.seconds) if speech is not None else ((), 0.0)
+                return DecodedPart(frames, channels, dtype, decoding.info, found, seconds, is_last)
+
             for block in decoding:
                 samples = block if decoding.info.fine else to_pcm16(block)
                 target.write(samples.tobytes())
                 frames, channels, dtype = frames + len(samples), samples.shape[1], samples.dtype.str
                 if speech is not None:
                     speech.push(samples)
+                if frames >= part_ends:
+                    part_ends = frames + _PART_FRAMES
+                    yield part(is_last=False)
+            if speech is not None:
+                speech.finish()
+            yield part(is_last=True)
     except MemoryError as error:
         raise AudioTooLarge("decoding needs more memory than allowed") from error
-    found, seconds = (speech.finish(), speech.seconds) if speech is not None else ((), 0.0)
-    return DecodeReport(frames, channels, dtype, decoding.info, found, seconds)
 
 
 def _source(source: bytes | str) -> BinaryIO:
