@@ -31,8 +31,8 @@ from encoder_service.messages import CtcOutput, EncodedAudio, EncodeItem, Pendin
 from encoder_service.model_config import AdaptorConfig, CtcConfig, FrontendConfig, NanoConfig, SanmConfig
 from encoder_service.models.campplus import CamPlusPlus
 from encoder_service.models.fun_asr_nano import FunASRNano
+from encoder_service.piece_reader import fixed_executor
 from encoder_service.speaker import WEIGHTS, SpeakerEmbedder, load_speaker_model
-from encoder_service.speaker_plan import SpeakerConfig
 from encoder_service.waves import Samples
 
 RATE = 16_000
@@ -92,7 +92,6 @@ class Setting:
         if (SPEAKERS / WEIGHTS).is_file():
             voices = load_speaker_model(SPEAKERS)
         cuda = self.device.type == "cuda"
-        windows = SpeakerConfig(batch=self.limits.max_seconds if cuda else SpeakerConfig.batch)
         halves = torch.float16 if cuda and variant.dtype == "bfloat16" else torch.float32
         settings = EngineConfig(
             str(self.device),
@@ -103,7 +102,9 @@ class Setting:
         return EncoderEngine(
             Checkpoint(Path(), self.config, model, ""),
             settings,
-            SpeakerEmbedder(voices, self.device, halves, windows) if variant.speakers else None,
+            SpeakerEmbedder(voices, self.device, halves, executor=fixed_executor(self.device, variant.graphs))
+            if variant.speakers
+            else None,
         )
 
 

@@ -18,6 +18,7 @@ from encoder_service.decoder_client import DecoderClient
 from encoder_service.describe import describe, tokenizer_files
 from encoder_service.draft import Drafter
 from encoder_service.engine import EncoderEngine, EngineConfig, choose_dtype
+from encoder_service.piece_reader import fixed_executor
 from encoder_service.server import SERVICE, EncoderServicer, LoadedEncoder
 from encoder_service.speaker import SpeakerEmbedder, load_speaker_model
 from encoder_service.speaker_plan import SpeakerConfig
@@ -46,21 +47,20 @@ def load_engine(config: EncoderConfig) -> EncoderEngine:
         cuda_graphs=config.cuda_graphs,
         graph_seconds=seconds,
     )
-    engine = EncoderEngine(checkpoint, settings, load_speakers(config, device, settings.dtype, seconds))
+    engine = EncoderEngine(checkpoint, settings, load_speakers(config, device, settings.dtype))
     engine.warm_up()
     return engine
 
 
-def load_speakers(
-    config: EncoderConfig, device: torch.device, dtype: str, batch_seconds: float
-) -> SpeakerEmbedder | None:
+def load_speakers(config: EncoderConfig, device: torch.device, dtype: str) -> SpeakerEmbedder | None:
     """The speaker model on the same device; None when there is to be none."""
     directory = speaker_directory(config.speaker_model)
     if directory is None:
         return None
-    window, batch = config.speaker_window, batch_seconds if device.type == "cuda" else SpeakerConfig.batch
-    windows = SpeakerConfig(window=window, shift=config.speaker_shift, piece=2 * window, batch=batch)
-    return SpeakerEmbedder(load_speaker_model(directory), device, speaker_dtype(dtype, device), windows)
+    window = config.speaker_window
+    windows = SpeakerConfig(window=window, shift=config.speaker_shift, piece=2 * window)
+    model, executor = load_speaker_model(directory), fixed_executor(device, config.cuda_graphs)
+    return SpeakerEmbedder(model, device, speaker_dtype(dtype, device), windows, executor)
 
 
 def speaker_dtype(dtype: str, device: torch.device) -> torch.dtype:

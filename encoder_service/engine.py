@@ -68,7 +68,7 @@ class EncoderEngine:
         self.model = checkpoint.model.to(self.device)
         self.model.cast(self.dtype)
         self.frontend = Frontend(checkpoint.config.frontend).to(self.device)
-        self._transfer = Transfer(self.device)
+        self._transfer = Transfer(self.device, urgent=True)
         self._runner = self._make_runner()
 
     @property
@@ -121,7 +121,6 @@ class EncoderEngine:
             speakers = None
             if spoken and self.speakers is not None:
                 speakers = self.speakers.launch(waves, spoken, self._transfer)
-            clock.mark()
         counts = tuple(self.embed_count(count) for count in frames)
         return PendingBatch(tuple(items), frames, counts, landings, speakers, clock)
 
@@ -144,6 +143,8 @@ class EncoderEngine:
         ctc = CtcOutput.COMPACT if self.checkpoint.has_ctc else CtcOutput.NONE
         silence = np.zeros(self.sample_rate, dtype=np.int16)
         self.encode([EncodeItem(silence, ctc, speakers=self.speakers is not None)])
+        if self.speakers is not None:
+            self.speakers.warm_up()
 
     def _make_runner(self) -> Runner:
         networks, config = PackedNetworks.of(self.model), self.config

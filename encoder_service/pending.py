@@ -85,8 +85,8 @@ class PendingBatch:
         states = landings.states.parts() if landings.states else {}
         spoken = [row for row, item in enumerate(self.items) if item.speakers]
         voices = dict(zip(spoken, self.speakers.wait(), strict=True)) if self.speakers else {}
-        times = StageTimes(*self.clock.seconds())
-        silent = replace(times, speakers=0.0)
+        silent = StageTimes(*self.clock.seconds())
+        times = replace(silent, speakers=self.speakers.seconds()) if self.speakers else silent
         return [
             EncodedAudio(
                 num_frames=self.frames[row],

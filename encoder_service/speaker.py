@@ -14,7 +14,11 @@ from encoder_service.frontend import Frontend
 from encoder_service.messages import SpeakerWindows
 from encoder_service.model_config import FrontendConfig
 from encoder_service.models.campplus import EMBED_SIZE, CamPlusPlus
+from encoder_service.models.campplus_frames import CamPlusPlusFrames
+from encoder_service.piece_reader import SIZES, FixedNetwork, Network, cut_even, cut_fixed
+from encoder_service.runner import Executor
 from encoder_service.speaker_plan import Piece, SpeakerConfig, Windows, plan_pieces, plan_windows
+from encoder_service.stage_clock import StageClock
 from encoder_service.transfer import Landing, Transfer
 from encoder_service.waves import Samples, Waves
 from tandem.checkpoint import CheckpointError, describe_misfit, read_tensors
@@ -36,8 +40,8 @@ class _Job:
 class PendingSpeakers:
     """Windows whose embeddings are on their way to the host."""
 
-    def __init__(self, windows: list[Windows], embeddings: Landing) -> None:
-        self._windows, self._embeddings = windows, embeddings
+    def __init__(self, windows: list[Windows], embeddings: Landing, clock: StageClock) -> None:
+        self._windows, self._embeddings, self._clock = windows, embeddings, clock
 
     def wait(self) -> list[SpeakerWindows]:
         """One for each clip."""
@@ -49,9 +53,16 @@ class PendingSpeakers:
             for own, part in zip(parts, self._windows, strict=True)
         ]
 
+    def seconds(self) -> float:
+        """How long the device took, once they are there."""
+        return sum(self._clock.seconds())
+
 
 class SpeakerEmbedder:
-    """CAM++ on a device. Not thread-safe; use it from the thread that owns the device."""
+    """CAM++ on a device, beside what else computes there. Not thread-safe.
+
+    With an `executor` the network runs on batches of a few fixed sizes, see FixedNetwork.
+    """
 
     size = EMBED_SIZE
 
@@ -61,24 +72,36 @@ class SpeakerEmbedder:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         config: SpeakerConfig | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self.config = config or SpeakerConfig()
-        self.dtype = dtype
         self.sample_rate = _FEATURES.sample_rate
-        self._device = device
+        self._transfer = Transfer(device)
         self._frontend = Frontend(_FEATURES).to(device)
         self._model = model.fold_norms().to(device)
-        self._model.cast(dtype)
+        self._network: Network = CamPlusPlusFrames(self._model, dtype)
+        self._fixed = executor is not None
+        if executor is not None:
+            self._network = FixedNetwork(self._network, executor)
 
     def embed(self, clips: Sequence[Samples]) -> list[SpeakerWindows]:
         """Windows of each clip [S]; clips share batches but not results."""
-        transfer = Transfer(self._device, overlap=False)
-        waves = Waves.pack(clips, self._frontend.hop, self._frontend.window_size, transfer)
+        transfer = self._transfer
+        with transfer.computing():
+            waves = Waves.pack(clips, self._frontend.hop, self._frontend.window_size, transfer)
         return self.launch(waves, range(len(clips)), transfer).wait()
 
+    def warm_up(self) -> None:
+        """Read silence in every shape that will come, so that no request waits for a first time."""
+        for size in SIZES if self._fixed else ():
+            for seconds in (self.config.window, self.config.piece):
+                silence = np.zeros(round(seconds * self.sample_rate), np.int16)
+                self.embed([silence] * size)
+
     @torch.inference_mode()
-    def launch(self, waves: Waves, rows: Sequence[int], transfer: Transfer) -> PendingSpeakers:
-        """Start on the clips `rows` of a batch, without waiting for the device."""
+    def launch(self, waves: Waves, rows: Sequence[int], owner: Transfer) -> PendingSpeakers:
+        """Start on the clips `rows` of a batch that `owner` sent up, without waiting for the device."""
+        transfer = self._transfer
         lengths = [waves.lengths[row] for row in rows]
         plans = [plan_pieces(length, self.config, self.sample_rate) for length in lengths]
         jobs = [
@@ -86,57 +109,55 @@ class SpeakerEmbedder:
             for row, plan in zip(rows, plans, strict=True)
             for piece in plan
         ]
-        frames = self._frames(jobs, waves, transfer)
-        counts = iter([len(part) for part in frames])
-        windows = [
-            plan_windows(length, plan, [next(counts) for _ in plan], self.config, self.sample_rate)
-            for length, plan in zip(lengths, plans, strict=True)
-        ]
-        return PendingSpeakers(windows, transfer.down(self._pool(frames, plans, windows, transfer)))
+        with transfer.computing():
+            transfer.borrow(waves.samples, owner)
+            clock = StageClock(transfer.device)
+            frames = self._frames(jobs, waves)
+            counts = iter([len(part) for part in frames])
+            windows = [
+                plan_windows(length, plan, [next(counts) for _ in plan], self.config, self.sample_rate)
+                for length, plan in zip(lengths, plans, strict=True)
+            ]
+            embeddings = self._pool(frames, plans, windows)
+            clock.mark()
+            return PendingSpeakers(windows, transfer.down(embeddings), clock)
 
-    def _frames(self, jobs: list[_Job], waves: Waves, transfer: Transfer) -> list[Tensor]:
+    def _frames(self, jobs: list[_Job], waves: Waves) -> list[Tensor]:
         """Each job's frames [n, 512]; pieces of one length are read together."""
         done: dict[int, Tensor] = {}
         for length in sorted({job.length for job in jobs}):
             rows = [row for row, job in enumerate(jobs) if job.length == length]
-            size = max(1, int(self.config.batch * self.sample_rate) // length)
-            for start in range(0, len(rows), size):
-                batch = rows[start : start + size]
-                own = np.array([(jobs[row].start, jobs[row].period) for row in batch], dtype=np.int32)
-                begins, periods = transfer.table(np.ascontiguousarray(own.T))
-                steps = torch.arange(length, device=self._device, dtype=torch.int32)
-                index = begins[:, None] + steps % periods[:, None]
-                done.update(zip(batch, self._read(waves.samples[index], waves.scale(1.0)), strict=True))
+            most = max(1, int(self.config.batch * self.sample_rate) // length)
+            start = 0
+            for real, size in cut_fixed(len(rows)) if self._fixed else cut_even(len(rows), most):
+                batch = rows[start : start + real]
+                start += real
+                filled = [jobs[row] for row in batch] + [jobs[batch[-1]]] * (size - real)
+                frames = self._read(filled, length, waves)[:real]
+                done.update(zip(batch, frames.clone() if self._fixed else frames, strict=True))
         return [done[row] for row in range(len(jobs))]
 
-    def _read(self, clips: Tensor, scale: float) -> Tensor:
-        """[B, S] samples, `scale` times which are in [-1, 1], to frames [B, n, 512]."""
-        lengths = torch.full((len(clips),), clips.shape[1], device=self._device)
-        features, _ = self._frontend.fbank(clips.to(torch.float32) * scale, lengths)
-        features = features - features.mean(1, keepdim=True)
-        return self._model.frames(features.to(self.dtype)).transpose(1, 2)
+    def _read(self, jobs: list[_Job], length: int, waves: Waves) -> Tensor:
+        """Jobs of one length to their frames [B, n, 512]."""
+        own = np.array([(job.start, job.period) for job in jobs], dtype=np.int32)
+        begins, periods = self._transfer.table(np.ascontiguousarray(own.T))
+        steps = torch.arange(length, device=begins.device, dtype=torch.int32)
+        index = begins[:, None] + steps % periods[:, None]
+        clips = waves.samples[index].to(torch.float32) * waves.scale(1.0)
+        lengths = torch.full((len(clips),), length, device=clips.device)
+        features, _ = self._frontend.fbank(clips, lengths)
+        return self._network(features - features.mean(1, keepdim=True))
 
-    def _pool(
-        self,
-        frames: list[Tensor],
-        plans: list[tuple[Piece, ...]],
-        windows: list[Windows],
-        transfer: Transfer,
-    ) -> Tensor:
-        """Embeddings [windows of all clips, 192] float32; windows of one width are taken together."""
+    def _pool(self, frames: list[Tensor], plans: list[tuple[Piece, ...]], windows: list[Windows]) -> Tensor:
+        """Embeddings [windows of all clips, 192] float32."""
         ends = np.cumsum([0, *(len(plan) for plan in plans)])
         offsets = np.cumsum([0, *(len(part) for part in frames)])
         rows = [part.frames + offsets[first] for part, first in zip(windows, ends[:-1], strict=True)]
-        everything = torch.cat(frames)
-        counts = [len(part) for part in rows]
-        embeddings = torch.empty(sum(counts), self.size, device=self._device)
-        widths = np.repeat([part.shape[1] for part in rows], counts)
-        for width in np.unique(widths):
-            table = np.concatenate([part for part in rows if part.shape[1] == width]).astype(np.int32)
-            places = np.flatnonzero(widths == width).astype(np.int32)
-            pooled = self._model.pool(everything[transfer.table(table)]).float()
-            embeddings[transfer.table(places)] = pooled
-        return embeddings
+        widths = np.repeat([part.shape[1] for part in rows], [len(part) for part in rows]).astype(np.int32)
+        table = np.zeros((len(widths), int(widths.max())), np.int32)
+        table[np.arange(table.shape[1]) < widths[:, None]] = np.concatenate([part.ravel() for part in rows])
+        own = torch.cat(frames)[self._transfer.table(table)]
+        return self._model.pool(own, self._transfer.table(widths))
 
 
 def load_speaker_model(directory: Path) -> CamPlusPlus:

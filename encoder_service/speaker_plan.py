@@ -19,8 +19,8 @@ class SpeakerConfig:
     """Seconds. One embedding for each `window`, windows about `shift` apart, evenly over a segment.
 
     The network reads each second once, in pieces of `piece` or of one window, so that all inputs have one of
-    two shapes; windows take their statistics from its frames. `batch` bounds what it reads at once: few
-    launches on a GPU, what fits the cache on a CPU.
+    two shapes; windows take their statistics from its frames. On a CPU it reads no more than `batch` at
+    once, what fits the cache.
     """
 
     window: float = 1.5

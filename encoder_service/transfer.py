@@ -14,15 +14,15 @@ from torch import Tensor
 class Transfer:
     """Work of one engine on one device: a stream for computing, one for each direction of copying.
 
-    Without `overlap` all three are the current stream. On a CPU everything happens at once and nothing is
-    copied.
+    Without `overlap` all three are the current stream; kernels of an `urgent` one go before those of others.
+    On a CPU everything happens at once and nothing is copied.
     """
 
-    def __init__(self, device: torch.device, overlap: bool = True) -> None:
+    def __init__(self, device: torch.device, overlap: bool = True, urgent: bool = False) -> None:
         self.device = device
         self._cuda = device.type == "cuda"
         if self._cuda:
-            self._compute, self._up, self._down = (_stream(device, overlap) for _ in range(3))
+            self._compute, self._up, self._down = (_stream(device, overlap, urgent) for _ in range(3))
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
@@ -43,6 +43,12 @@ class Transfer:
         self._compute.wait_stream(self._up)
         there.record_stream(self._compute)
         return there
+
+    def borrow(self, tensor: Tensor, owner: Transfer) -> None:
+        """Make what `owner` has sent up usable here too; call it right after."""
+        if self._cuda and owner is not self:
+            self._compute.wait_stream(owner._up)
+            tensor.record_stream(self._compute)
 
     def table(self, array: npt.NDArray[np.int32]) -> Tensor:
         """A small array on the device, in the order of the computing stream."""
@@ -79,6 +85,7 @@ class Landing:
         return self._tensors
 
 
-def _stream(device: torch.device, own: bool) -> torch.cuda.Stream:
-    current = torch.cuda.current_stream(device)
-    return torch.cuda.Stream(device) if own else current  # type: ignore[no-untyped-call]
+def _stream(device: torch.device, own: bool, urgent: bool) -> torch.cuda.Stream:
+    if not own:
+        return torch.cuda.current_stream(device)
+    return torch.cuda.Stream(device, priority=-1 if urgent else 0)  # type: ignore[no-untyped-call]

@@ -6,6 +6,7 @@ H. Wang et al., "CAM++" (2023). Parameter names are those of the published check
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -60,11 +61,14 @@ class ConvHead(nn.Module):
         self.bn2 = nn.BatchNorm2d(size)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.planes(x).flatten(1, 2)
+
+    def planes(self, x: Tensor) -> Tensor:
+        """[B, 32, 10, T], channels last in memory."""
         planes = x[:, None].contiguous(memory_format=torch.channels_last)
         out = torch.relu_(self.bn1(self.conv1(planes)))
         out = self.layer2(self.layer1(out))
-        out = torch.relu_(self.bn2(self.conv2(out)))
-        return out.reshape(out.shape[0], -1, out.shape[-1])
+        return torch.relu_(self.bn2(self.conv2(out)))
 
 
 def _norm(channels: int, affine: bool = True) -> nn.Sequential:
@@ -196,10 +200,20 @@ class CamPlusPlus(nn.Module):
             x = part(x)
         return torch.relu_(x).float()
 
-    def pool(self, frames: Tensor) -> Tensor:
-        """Frames of one speaker each, [B, n, 512], to embeddings [B, 192]."""
-        stats = torch.cat((frames.mean(1), frames.std(1, unbiased=True)), dim=-1)
-        out: Tensor = self.xvector.get_submodule("dense")(stats[..., None])[..., 0]
+    def pool(self, frames: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Frames of one speaker each, float32 [B, n, 512], to embeddings [B, 192].
+
+        `counts` int32 [B], at least 2, says how many come first that are to be taken; all without it.
+        """
+        if counts is None:
+            counts = torch.full((len(frames),), frames.shape[1], device=frames.device)
+        live = (torch.arange(frames.shape[1], device=frames.device) < counts[:, None])[..., None]
+        mean = frames.masked_fill(~live, 0.0).sum(1) / counts[:, None]
+        squares = (frames - mean[:, None]).masked_fill_(~live, 0.0).square_().sum(1)
+        stats = torch.cat((mean, (squares / (counts[:, None] - 1)).sqrt()), dim=-1)
+        dense = self.xvector.get_submodule("dense")
+        conv = cast(nn.Conv1d, dense.get_submodule("linear"))
+        out: Tensor = dense.get_submodule("nonlinear")(F.linear(stats, conv.weight[..., 0], conv.bias))
         return out
 
     def fold_norms(self) -> CamPlusPlus:
@@ -218,11 +232,6 @@ class CamPlusPlus(nn.Module):
         # The 2-D convolutions are a third faster with channels last; one conversion a batch pays for itself.
         self.head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
-
-    def cast(self, dtype: torch.dtype) -> None:
-        """Trunk in `dtype`; statistics and the last layer stay float32."""
-        self.to(dtype)
-        self.xvector.get_submodule("dense").float()
 
 
 def _fold(conv_owner: nn.Module, conv: str, norm_owner: nn.Module, norm: str) -> None:

@@ -105,9 +105,40 @@ def feed_forward(x: Tensor, layer: FeedForward) -> Tensor:
 
 def linear_relu(x: Tensor, layer: nn.Linear) -> Tensor:
     """max(0, layer(x)) of x [N, D]."""
+    return product_relu(x, layer.weight, layer.bias)
+
+
+def product_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """max(0, x @ weight.T + bias) of x [N, D] and weight [M, D]."""
     if x.is_cuda:
-        return torch._addmm_activation(layer.bias, x, layer.weight.t())
-    return torch.relu_(layer(x))
+        return torch._addmm_activation(bias, x, weight.t())
+    return torch.relu_(F.linear(x, weight, bias))
+
+
+def scaled_relu(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """max(0, x * scale + shift) of x [N, D], contiguous; scale and shift float32 [D]."""
+    if fused(x):
+        return triton_kernels.scaled_relu(x, scale, shift)
+    return torch.relu_(torch.addcmul(shift, x.float(), scale)).to(x.dtype)
+
+
+def masked_taps(taps: Tensor, mask: Tensor, segment: int, dilation: int, out: Tensor) -> None:
+    """Dilated convolution of three taps whose products are known, times a mask: into `out` [B * T, D].
+
+    taps [B * T, 3 * D]: products of each frame for the one `dilation` later, itself, the one as much earlier.
+    mask [B, S, D]: its sigmoid counts for the frames of segment s, `segment` long.
+    """
+    if fused(taps):
+        triton_kernels.masked_taps(taps, mask, segment, dilation, out)
+        return
+    clips, frames = len(mask), len(taps) // len(mask)
+    before, here, after = taps.view(clips, frames, 3, -1).float().unbind(2)
+    total = here.clone()
+    if dilation < frames:
+        total[:, dilation:] += before[:, :-dilation]
+        total[:, :-dilation] += after[:, dilation:]
+    total *= mask.float().sigmoid().repeat_interleave(segment, 1)[:, :frames]
+    out.copy_(total.flatten(0, 1))
 
 
 def group_peaks(logits: Tensor, bias: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -87,6 +87,42 @@ def _group_peaks_kernel(  # type: ignore[no-untyped-def]
     tl.store(sums + row * groups + group, floor + tl.log(total), mask=live)
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def _scaled_relu_kernel(  # type: ignore[no-untyped-def]
+    x, stride, scale, shift, out, rows, SIZE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr
+) -> None:
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, BLOCK)
+    real = column < SIZE
+    live = (row < rows)[:, None] & real[None, :]
+    value = tl.load(x + row[:, None] * stride + column[None, :], mask=live, other=0.0).to(tl.float32)
+    factor = tl.load(scale + column, mask=real, other=0.0)[None, :]
+    offset = tl.load(shift + column, mask=real, other=0.0)[None, :]
+    value = tl.maximum(value * factor + offset, 0.0)
+    tl.store(out + row[:, None] * SIZE + column[None, :], value.to(out.dtype.element_ty), mask=live)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _masked_taps_kernel(  # type: ignore[no-untyped-def]
+    taps, mask, out, stride, rows, frames, segments, segment, dilation,
+    SIZE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+) -> None:  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, BLOCK)[None, :]
+    live = (row < rows)[:, None] & (column < SIZE)
+    clip, place = row // frames, row % frames
+    own = taps + row[:, None] * (3 * SIZE) + column
+    reach = dilation * 3 * SIZE
+    before = live & (place >= dilation)[:, None]
+    after = live & (place + dilation < frames)[:, None]
+    total = tl.load(own + SIZE, mask=live, other=0.0).to(tl.float32)
+    total += tl.load(own - reach, mask=before, other=0.0).to(tl.float32)
+    total += tl.load(own + reach + 2 * SIZE, mask=after, other=0.0).to(tl.float32)
+    where = (clip * segments + place // segment)[:, None] * SIZE + column
+    total *= tl.sigmoid(tl.load(mask + where, mask=live, other=0.0).to(tl.float32))
+    tl.store(out + row[:, None] * stride + column, total.to(out.dtype.element_ty), mask=live)
+
+
 def _block(size: int) -> dict[str, Any]:
     return {"SIZE": size, "BLOCK": triton.next_power_of_2(size), "ROWS": _ROWS}
 
@@ -130,3 +166,19 @@ def group_peaks(logits: Tensor, bias: Tensor, width: int) -> tuple[Tensor, Tenso
         logits, logits.stride(0), bias, peaks, sums, groups, WIDTH=width, BLOCK=block
     )
     return peaks, sums
+
+
+def scaled_relu(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    rows, size = x.shape
+    out = x.new_empty(rows, size)
+    _scaled_relu_kernel[(triton.cdiv(rows, _ROWS),)](x, x.stride(0), scale, shift, out, rows, **_block(size))
+    return out
+
+
+def masked_taps(taps: Tensor, mask: Tensor, segment: int, dilation: int, out: Tensor) -> None:
+    rows, size = out.shape
+    clips, segments, _ = mask.shape
+    many = {**_block(size), "ROWS": 32}
+    _masked_taps_kernel[(triton.cdiv(rows, many["ROWS"]),)](
+        taps, mask, out, out.stride(0), rows, rows // clips, segments, segment, dilation, **many
+    )

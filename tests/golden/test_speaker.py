@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from encoder_service.frontend import Frontend
 from encoder_service.messages import FloatArray
 from encoder_service.model_config import FrontendConfig
 from encoder_service.models.campplus import CamPlusPlus
+from encoder_service.piece_reader import SIZES, cut_fixed
 from encoder_service.speaker import WEIGHTS, SpeakerEmbedder, load_speaker_model
 from tandem.checkpoint import CheckpointError, read_tensors
 from tests.golden.nano import relative_error
@@ -59,6 +61,29 @@ def test_a_window_alone_is_the_published_chunk() -> None:
     found = embedder.embed(windows())
     assert all(len(part.embeddings) == 1 for part in found)
     assert cosines(np.concatenate([part.embeddings for part in found]), published()).min() > 0.999
+
+
+def test_batches_of_fixed_sizes_change_no_voice() -> None:
+    """As graphs run them on a GPU: the first step of a shape serves every later batch of that shape."""
+    clips = [recording(_EXPECTED["wav"])[16000 * first : 16000 * last] for first, last in ((0, 5), (5, 16))]
+    clips += [clips[0][:20000], clips[1][:9000]]
+    steps: dict[Hashable, Callable[[], None]] = {}
+    plain, fixed = (
+        SpeakerEmbedder(load_speaker_model(speaker_weights()), torch.device("cpu"), executor=executor)
+        for executor in (None, lambda key, step: steps.setdefault(key, step)())
+    )
+    for batch in (clips, clips[::-1], clips[2:]):
+        for ours, theirs in zip(fixed.embed(batch), plain.embed(batch), strict=True):
+            assert relative_error(ours.embeddings, theirs.embeddings) < 1e-4
+            assert np.array_equal(ours.starts, theirs.starts)
+    assert len(steps) <= 2 * len(SIZES)
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 2, 3, 5, 17, 24, 33, 45, 64, 160, 1000])
+def test_fixed_batches_hold_all_pieces_and_waste_little(pieces: int) -> None:
+    batches = list(cut_fixed(pieces))
+    assert sum(real for real, _ in batches) == pieces
+    assert all(0 < real <= size <= 1.5 * real and size in SIZES for real, size in batches)
 
 
 def test_half_precision_changes_no_voice() -> None:

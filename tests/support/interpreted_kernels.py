@@ -68,3 +68,27 @@ def test_peaks_of_groups_with_and_without_entries(interpreted: ModuleType) -> No
     logits, bias = torch.randn(5, 64 * 40) * 4, torch.randn(64 * 40)
     bias[3] = bias[-64:] = -torch.inf
     close(interpreted.group_peaks(logits, bias, 64), kernels.group_peaks(logits, bias, 64), 5)
+
+
+@pytest.mark.parametrize("size", [64, 48])
+def test_scale_and_relu_of_some_columns(interpreted: ModuleType, size: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(10, 100)[:, :size]
+    scale, shift = torch.randn(size), torch.randn(size)
+    found, expected = (step.scaled_relu(x, scale, shift) for step in (interpreted, kernels))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("frames", "dilation"), [(37, 1), (37, 2), (2, 2), (1, 1)])
+def test_masked_taps_stay_within_their_clip(interpreted: ModuleType, frames: int, dilation: int) -> None:
+    torch.manual_seed(0)
+    taps, mask = torch.randn(3 * frames, 3 * 24), torch.randn(3, -(-frames // 10), 24)
+    found, expected = torch.zeros(3 * frames, 40), torch.zeros(3 * frames, 40)
+    interpreted.masked_taps(taps, mask, 10, dilation, found[:, 8:32])
+    kernels.masked_taps(taps, mask, 10, dilation, expected[:, 8:32])
+    torch.testing.assert_close(found, expected)
+    x = torch.randn(3, 16, frames)
+    conv = torch.nn.Conv1d(16, 24, 3, padding=dilation, dilation=dilation, bias=False)
+    products = x.transpose(1, 2).flatten(0, 1) @ conv.weight.permute(2, 0, 1).flatten(0, 1).T
+    kernels.masked_taps(products, torch.full((3, -(-frames // 10), 24), 50.0), 10, dilation, found[:, 8:32])
+    torch.testing.assert_close(found[:, 8:32].view(3, frames, 24).mT, conv(x), rtol=1e-4, atol=1e-5)
