@@ -35,6 +35,14 @@ sweep() {  # what limits it: other settings, profiles; half of the time is the s
   # shellcheck disable=SC2086
   python3 -m benchmarks.sweep --model "$MODEL" --root "$ROOT" --json "$RESULTS/sweep.json" --profile "$RESULTS/profile" ${FLAGS:-}
 }
+drafts() {  # speculative decoding: the published size with scripted answers
+  # shellcheck disable=SC2086
+  python3 -m benchmarks.speculative --engine vllm --scripted 0.05 0.2 ${FLAGS:-}
+}
+drafts_demo() {  # the same with the demo model on the recording that it knows
+  # shellcheck disable=SC2086
+  python3 -m scripts.unpack_demo && python3 -m benchmarks.speculative --engine vllm --groups clean ${FLAGS:-}
+}
 
 side() {  # side_by_side with the shared checkpoint; FLAGS holds more of its options
   # shellcheck disable=SC2086
