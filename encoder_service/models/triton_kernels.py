@@ -89,20 +89,20 @@ def _group_peaks_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _scaled_relu_kernel(  # type: ignore[no-untyped-def]
-    x, stride, scale, shift, out, rows, SIZE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr
+    x, stride, scale, shift, out, rows, size, BLOCK: tl.constexpr, ROWS: tl.constexpr
 ) -> None:
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, BLOCK)
-    real = column < SIZE
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    real = column < size
     live = (row < rows)[:, None] & real[None, :]
     value = tl.load(x + row[:, None] * stride + column[None, :], mask=live, other=0.0).to(tl.float32)
     factor = tl.load(scale + column, mask=real, other=0.0)[None, :]
     offset = tl.load(shift + column, mask=real, other=0.0)[None, :]
     value = tl.maximum(value * factor + offset, 0.0)
-    tl.store(out + row[:, None] * SIZE + column[None, :], value.to(out.dtype.element_ty), mask=live)
+    tl.store(out + row[:, None] * size + column[None, :], value.to(out.dtype.element_ty), mask=live)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows", "frames", "segments", "segment", "dilation"])  # type: ignore[untyped-decorator]
 def _masked_taps_kernel(  # type: ignore[no-untyped-def]
     taps, mask, out, stride, rows, frames, segments, segment, dilation,
     SIZE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
@@ -171,7 +171,10 @@ def group_peaks(logits: Tensor, bias: Tensor, width: int) -> tuple[Tensor, Tenso
 def scaled_relu(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     rows, size = x.shape
     out = x.new_empty(rows, size)
-    _scaled_relu_kernel[(triton.cdiv(rows, _ROWS),)](x, x.stride(0), scale, shift, out, rows, **_block(size))
+    block, many = 128, 8  # constants, so that one compilation serves the 29 sizes of CAM++
+    _scaled_relu_kernel[(triton.cdiv(rows, many), triton.cdiv(size, block))](
+        x, x.stride(0), scale, shift, out, rows, size, BLOCK=block, ROWS=many
+    )
     return out
 
 

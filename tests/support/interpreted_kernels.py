@@ -70,10 +70,10 @@ def test_peaks_of_groups_with_and_without_entries(interpreted: ModuleType) -> No
     close(interpreted.group_peaks(logits, bias, 64), kernels.group_peaks(logits, bias, 64), 5)
 
 
-@pytest.mark.parametrize("size", [64, 48])
+@pytest.mark.parametrize("size", [64, 160])
 def test_scale_and_relu_of_some_columns(interpreted: ModuleType, size: int) -> None:
     torch.manual_seed(0)
-    x = torch.randn(10, 100)[:, :size]
+    x = torch.randn(10, 200)[:, :size]
     scale, shift = torch.randn(size), torch.randn(size)
     found, expected = (step.scaled_relu(x, scale, shift) for step in (interpreted, kernels))
     torch.testing.assert_close(found, expected)
