@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -13,7 +15,7 @@ import grpc.aio
 from tandem.access import Access
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.decoder.v1 import decoder_pb2_grpc
-from tandem.errors import Unavailable
+from tandem.errors import Overloaded, Unavailable
 from tandem.rpc.calls import streaming_call
 from tandem.rpc.channels import connect
 from tandem.rpc.status import from_rpc_error
@@ -22,7 +24,9 @@ from tandem.rpc.tensors import WireTensor, chunks
 log = logging.getLogger("tandem.encoder.decoder_client")
 
 MAX_ATTEMPTS = 4
+OVERLOAD_SECONDS = 10.0
 _BACKOFF_SECONDS = 0.2
+_LONGEST_WAIT_SECONDS = 1.0
 _AUDIO = "audio_embeds"
 
 
@@ -67,8 +71,10 @@ class DecodeRequest:
 class DecoderClient:
     """Calls one decoder target (a single address or a name that resolves to several pods)."""
 
-    def __init__(self, target: str, access: Access | None = None) -> None:
+    def __init__(self, target: str, access: Access | None = None, patience: float = OVERLOAD_SECONDS) -> None:
+        """`patience` is how many seconds full decoders are asked again for one segment."""
         self.target = target
+        self._patience = patience
         self._channel = connect(target, access=access)
         self._stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(
             self._channel
@@ -80,11 +86,13 @@ class DecoderClient:
         """Tokens as they come; the last message carries the result. `timeout` is in seconds.
 
         When a decoder goes away the embeddings are sent again, to another one where there is one; tokens
-        that were passed on before are skipped. Raises the decoder's own error, typed, and Unavailable when
-        every attempt found none. Closing the iterator cancels the call.
+        that were passed on before are skipped. When it is full they wait here, where they cost least. Raises
+        the decoder's own error, typed, and Unavailable when every attempt found none. Closing the iterator
+        cancels the call.
         """
-        delivered = 0
-        for attempt in range(1, MAX_ATTEMPTS + 1):
+        delivered, lost, refused = 0, 0, 0
+        give_up = time.monotonic() + self._patience
+        while True:
             skip = delivered
             try:
                 async for response in self._attempt(request, timeout):
@@ -95,13 +103,20 @@ class DecoderClient:
                         yield fresh
                 return
             except Unavailable as error:
+                lost += 1
                 can_repeat = delivered == 0 or request.repeatable
-                if attempt == MAX_ATTEMPTS or not can_repeat:
+                if lost == MAX_ATTEMPTS or not can_repeat:
                     raise
                 log.warning(
                     "request %s: decoder %s: %s; sending again", request.request_id, self.target, error
                 )
-                await asyncio.sleep(_BACKOFF_SECONDS * 2 ** (attempt - 1))
+                await asyncio.sleep(_BACKOFF_SECONDS * 2 ** (lost - 1))
+            except Overloaded as error:
+                delay = _again_in(error, refused)
+                if time.monotonic() + delay > give_up:
+                    raise
+                refused += 1
+                await asyncio.sleep(delay)
 
     async def _attempt(
         self, request: DecodeRequest, timeout: float | None
@@ -118,6 +133,12 @@ class DecoderClient:
 
     async def close(self) -> None:
         await self._channel.close()
+
+
+def _again_in(error: Overloaded, refused: int) -> float:
+    """Seconds: as advised, longer every time, and not the same for all who wait."""
+    advised = error.retry_after or _BACKOFF_SECONDS
+    return float(min(advised * 2**refused, max(advised, _LONGEST_WAIT_SECONDS)) * random.uniform(0.75, 1.25))
 
 
 def _without_first(response: pb.GenerateResponse, count: int) -> pb.GenerateResponse:

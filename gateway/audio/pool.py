@@ -94,8 +94,9 @@ class _Listener:
 class AudioPool:
     """Worker processes that decode; use as an async context manager.
 
-    workers: recordings decoded at a time. max_waiting: recordings that may wait beyond those; more
-    are refused with Overloaded before any work. grace_seconds: how much longer than
+    workers: recordings decoded at a time. max_waiting: recordings that may wait beyond those, and
+    max_held_bytes: what recordings given as bytes may hold of memory until they are decoded; more are
+    refused with Overloaded before any work. grace_seconds: how much longer than
     limits.max_decode_seconds a worker may take before it is killed. spool_dir: where samples lie
     while they are used (2 bytes each, 4 where the recording is finer); the system's temporary directory
     by default. vad_model: directory of the network that finds speech, without which none may be asked for.
@@ -107,6 +108,7 @@ class AudioPool:
         limits: DecodeLimits | None = None,
         *,
         max_waiting: int = 64,
+        max_held_bytes: int = 2 << 30,
         grace_seconds: float = 5.0,
         spool_dir: Path | None = None,
         max_worker_memory_bytes: int = 4 << 30,
@@ -118,6 +120,8 @@ class AudioPool:
         self._timeout = self._limits.max_decode_seconds + grace_seconds
         self._num_workers = workers
         self._max_jobs = workers + max_waiting
+        self._max_held_bytes = max_held_bytes
+        self._held_bytes = 0
         self._spool_dir = spool_dir
         self._max_worker_memory_bytes = max_worker_memory_bytes
         self._vad_model = vad_model
@@ -165,15 +169,19 @@ class AudioPool:
 
         Raises InvalidAudio, LimitExceeded and Overloaded. Cancelling is safe at any time.
         """
-        if self._jobs >= self._max_jobs:
+        held = len(audio) if isinstance(audio, bytes) else 0
+        too_much = self._jobs and self._held_bytes + held > self._max_held_bytes
+        if too_much or self._jobs >= self._max_jobs:
             raise Overloaded("too many recordings wait to be decoded", retry_after=_RETRY_AFTER_SECONDS)
         self._jobs += 1
+        self._held_bytes += held
         try:
             return await self._decode(audio, options or DecodeOptions(), vad, on_part)
         except AudioError as error:
             raise as_tandem_error(error) from error
         finally:
             self._jobs -= 1
+            self._held_bytes -= held
 
     async def _decode(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tokenizers import Tokenizer
 
@@ -16,6 +17,7 @@ from gateway.text.languages import prompt_language
 
 # Stands at audio positions wherever a whole prompt is shown as ids; the decoder never embeds it.
 AUDIO_PLACEHOLDER_ID = 0
+_CACHED = 64
 
 _SYSTEM_TURN = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 _USER_HEADER = "<|im_start|>user\n"
@@ -96,12 +98,17 @@ class PromptBuilder:
     def __init__(self, tokenizer_json: bytes, style: PromptStyle | None = None) -> None:
         self._tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
         self._style = style or PromptStyle()
+        # All segments of a recording ask for the same prompt.
+        self._cached = lru_cache(maxsize=_CACHED)(self._build)
         added = [token.content for token in self._tokenizer.get_added_tokens_decoder().values()]
         longest_first = sorted(added, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first))) if added else None
 
     def build(self, options: PromptOptions) -> Prompt:
         """The prompt for one segment. Control tokens spelt out in client strings are removed."""
+        return self._cached(options)
+
+    def _build(self, options: PromptOptions) -> Prompt:
         language = prompt_language(options.language)
         safe = PromptOptions(
             language=self._line(language) or None if language is not None else None,

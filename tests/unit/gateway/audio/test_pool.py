@@ -153,6 +153,19 @@ async def test_overload_is_refused_before_any_work(tmp_path: Path) -> None:
         assert len((await pool.decode(_WAV)).samples) == len(_SPEECH)
 
 
+async def test_recordings_that_wait_hold_no_more_memory_than_allowed(tmp_path: Path) -> None:
+    data = encode(_LONG, "flac", "flac")
+    async with AudioPool(1, max_held_bytes=2 * len(data), spool_dir=tmp_path) as pool:
+        admitted = [asyncio.create_task(pool.decode(data)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await pool.decode(_WAV.read_bytes())
+        # A file holds no memory.
+        assert len((await pool.decode(_WAV)).samples) == len(_SPEECH)
+        await asyncio.gather(*admitted)
+        assert len((await pool.decode(_WAV.read_bytes())).samples) == len(_SPEECH)
+
+
 async def test_closing_ends_every_process(tmp_path: Path) -> None:
     async with AudioPool(2, spool_dir=tmp_path) as pool:
         pids = pool.worker_pids
