@@ -109,7 +109,7 @@ class InstantEncoder(EncoderEngine):
         return InstantBatch([self._answer(item, len(items)) for item in items])
 
     def _answer(self, item: EncodeItem, batch: int) -> EncodedAudio:
-        frames = self.frontend.frame_count(len(item.samples))
+        frames = self.frontend.frame_count(item.num_samples)
         shape = (self.embed_count(frames), self.checkpoint.config.adaptor.llm_dim)
         return EncodedAudio(
             num_frames=frames,

@@ -18,8 +18,10 @@ from encoder_service.decoder_client import DecoderClient
 from encoder_service.describe import describe, tokenizer_files
 from encoder_service.draft import Drafter
 from encoder_service.engine import EncoderEngine, EngineConfig, choose_dtype
+from encoder_service.live_stream import LiveMemory
+from encoder_service.loaded import LoadedEncoder
 from encoder_service.piece_reader import fixed_executor
-from encoder_service.server import SERVICE, EncoderServicer, LoadedEncoder
+from encoder_service.server import SERVICE, EncoderServicer
 from encoder_service.speaker import SpeakerEmbedder, load_speaker_model
 from encoder_service.speaker_plan import SpeakerConfig
 from encoder_service.targets import KeptBudget, TargetHead
@@ -89,7 +91,7 @@ async def serve(config: EncoderConfig) -> bool:
         ),
         [SERVICE],
     )
-    servicer = EncoderServicer()
+    servicer = EncoderServicer(LiveMemory(config.max_live_seconds), lambda: server.is_stopping)
     encoder_pb2_grpc.add_EncoderServiceServicer_to_server(servicer, server.server)
     resources = contextlib.AsyncExitStack()
     failed = asyncio.Event()

@@ -34,6 +34,7 @@ class EncoderConfig:
     max_batch_items: int = 0
     max_batch_seconds: float = 0.0
     max_queued_seconds: float = 0.0
+    max_live_seconds: float = 20_000.0
     max_wait_ms: float = 3.0
     max_kept_seconds: float = 30_000.0
     drain_seconds: float = 30.0
@@ -84,6 +85,7 @@ def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
         float,
         "seconds of audio that may wait, more is refused; 0 means 1200, on a GPU 7200",
     )
+    flags.add("max-live-seconds", float, "seconds of live segments kept, 32 kB of the device's memory each")
     flags.add("max-wait-ms", float, "how long a request waits for company in an idle encoder")
     flags.add(
         "max-kept-seconds",

@@ -25,7 +25,7 @@ class Drafter:
 
     def draft(self, ctc: CompactCtc) -> tuple[int, ...]:
         """Ids of the language model for the best path; special tokens and broken characters are left out."""
-        path = best_path(ctc.top_ids, ctc.top_log_probs, ctc.blank_log_probs, ctc.blank_id)
+        path, _ = best_path(ctc.top_ids, ctc.top_log_probs, ctc.blank_log_probs, ctc.blank_id)
         spoken = b"".join(self._bytes[token] for token in path if token < len(self._bytes))
         text = spoken.decode("utf-8", errors="ignore")
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)

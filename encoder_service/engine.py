@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from encoder_service.batch_inputs import BatchInputs
 from encoder_service.checkpoint import Checkpoint
 from encoder_service.frontend import MIN_SAMPLES, Frontend
 from encoder_service.messages import CtcOutput, EncodedAudio, EncodeItem, Pending
@@ -29,7 +30,6 @@ from encoder_service.runner import (
 from encoder_service.speaker import SpeakerEmbedder
 from encoder_service.stage_clock import StageClock
 from encoder_service.transfer import Transfer
-from encoder_service.waves import Waves
 from tandem.errors import CapabilityMissing, InvalidAudio, LimitExceeded
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -82,7 +82,7 @@ class EncoderEngine:
 
     def seconds(self, item: EncodeItem) -> float:
         """Duration of an item's audio."""
-        return len(item.samples) / self.sample_rate
+        return item.num_samples / self.sample_rate
 
     def validate(self, item: EncodeItem) -> None:
         """Raise InvalidAudio, LimitExceeded or CapabilityMissing when `encode` could not serve the item."""
@@ -91,8 +91,8 @@ class EncoderEngine:
             raise InvalidAudio(
                 f"expected float32 or int16 samples in one dimension, got {samples.dtype} {samples.shape}"
             )
-        if samples.shape[0] < MIN_SAMPLES:
-            raise InvalidAudio(f"{samples.shape[0]} samples are too few to make a frame")
+        if item.num_samples < MIN_SAMPLES:
+            raise InvalidAudio(f"{item.num_samples} samples are too few to make a frame")
         if self.seconds(item) > self.config.max_segment_seconds:
             limit = self.config.max_segment_seconds
             raise LimitExceeded(f"segment of {self.seconds(item):.1f} s exceeds the limit of {limit:.0f} s")
@@ -113,14 +113,12 @@ class EncoderEngine:
         """Start encoding valid items as one batch, in their order, without waiting for the device."""
         with self._transfer.computing():
             clock = StageClock(self.device)
-            clips = [item.samples for item in items]
-            waves = Waves.pack(clips, self.frontend.hop, self.frontend.window_size, self._transfer)
-            frames = tuple(self.frontend.frame_count(length) for length in waves.lengths)
-            landings = self._recognise(items, frames, waves, clock)
-            spoken = [row for row, item in enumerate(items) if item.speakers]
+            inputs = BatchInputs.of(items, self.frontend, self._transfer)
+            frames = tuple(self.frontend.frame_count(item.num_samples) for item in items)
+            landings = self._recognise(items, frames, inputs, clock)
             speakers = None
-            if spoken and self.speakers is not None:
-                speakers = self.speakers.launch(waves, spoken, self._transfer)
+            if inputs.spoken and inputs.waves is not None and self.speakers is not None:
+                speakers = self.speakers.launch(inputs.waves, inputs.spoken, self._transfer)
         counts = tuple(self.embed_count(count) for count in frames)
         return PendingBatch(tuple(items), frames, counts, landings, speakers, clock)
 
@@ -157,7 +155,7 @@ class EncoderEngine:
         return BucketRunner(networks, sizes, config.ctc_top_k, self._transfer, GraphExecutor())
 
     def _recognise(
-        self, items: Sequence[EncodeItem], frames: tuple[int, ...], waves: Waves, clock: StageClock
+        self, items: Sequence[EncodeItem], frames: tuple[int, ...], inputs: BatchInputs, clock: StageClock
     ) -> Landings:
         """Features and networks, as far as an item needs them, and their copies to the host."""
         wanted = Wanted(
@@ -167,7 +165,7 @@ class EncoderEngine:
             for _ in range(4):
                 clock.mark()
             return Landings()
-        features = self.frontend.packed(waves, self._transfer)
+        features = inputs.features(self.frontend, self._transfer)
         clock.mark()
         outputs = self._runner.run(features, frames, wanted, clock)
         return self._land(items, frames, outputs)

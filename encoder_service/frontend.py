@@ -74,6 +74,13 @@ class Frontend(nn.Module):
 
     def packed(self, waves: Waves, transfer: Transfer) -> Tensor:
         """Features [T, F] of all clips, one after another; clip i has `frame_count(waves.lengths[i])`."""
+        return self.stack(*self.packed_fbank(waves, transfer), transfer)
+
+    def packed_fbank(self, waves: Waves, transfer: Transfer) -> tuple[Tensor, npt.NDArray[np.int32]]:
+        """Log mel energies [N, n_mels] of all clips, one after another, and how many each has.
+
+        On CUDA rows that mean nothing may follow.
+        """
         counts = np.array([self._fbank_count(length) for length in waves.lengths], dtype=np.int32)
         hops = np.array(waves.starts, dtype=np.int32) // self.hop
         ends = np.cumsum(counts, dtype=np.int32)
@@ -88,7 +95,7 @@ class Frontend(nn.Module):
                 start = waves.starts[index]
                 clip = waves.samples[start : start + length].to(torch.float32) * scale
                 fbank[int(ends[index]) - 1] = self._short_frame(clip)
-        return self.stack(fbank, counts, transfer)
+        return fbank, counts
 
     def fbank(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """[B, S >= window] in [-1, 1] to log mel energies [B, N, n_mels] and counts [B].

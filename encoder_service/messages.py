@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from encoder_service.live_segment import LiveSpan
 from encoder_service.waves import Samples
 from tandem.rpc.tensors import WireTensor
 
@@ -28,8 +29,9 @@ class CtcOutput(Enum):
 class EncodeItem:
     """One segment to encode.
 
-    samples: mono at the checkpoint's sample rate, [S], float32 in [-1, 1] or int16, of which 32768 is 1.
-    `keep_ctc` is for segments with compact CTC posteriors to which a text will be aligned.
+    samples: mono at the checkpoint's sample rate, [S], float32 in [-1, 1] or int16, of which 32768 is 1. Or,
+    in place of samples, a span of a live segment. `keep_ctc` is for segments with compact CTC posteriors to
+    which a text will be aligned.
     """
 
     samples: Samples
@@ -38,6 +40,15 @@ class EncodeItem:
     encoder_out: bool = False
     speakers: bool = False
     keep_ctc: bool = False
+    live: LiveSpan | None = None
+
+    @classmethod
+    def of_live(cls, span: LiveSpan, ctc: CtcOutput, *, embeds: bool, keep_ctc: bool = False) -> EncodeItem:
+        return cls(np.empty(0, dtype=np.int16), ctc, embeds=embeds, keep_ctc=keep_ctc, live=span)
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.samples) if self.live is None else len(self.live)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

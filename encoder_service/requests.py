@@ -106,11 +106,11 @@ async def read_targets(stream: AsyncIterator[pb.TranscribeRequest], vocab_size: 
             async for message in stream:
                 if message.WhichOneof("payload") != "targets":
                     raise InvalidRequest.of("targets", "only targets may follow the end of the audio")
-                return _checked(list(message.targets.token_ids), vocab_size)
+                return checked_targets(list(message.targets.token_ids), vocab_size)
     return []
 
 
-def _checked(targets: list[int], vocab_size: int) -> list[int]:
+def checked_targets(targets: list[int], vocab_size: int) -> list[int]:
     field = "targets.token_ids"
     if not targets or len(set(targets)) != len(targets):
         raise InvalidRequest.of(field, "must be distinct, and at least one")

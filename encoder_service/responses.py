@@ -8,6 +8,7 @@ import numpy as np
 
 from encoder_service.batcher import Encoded
 from encoder_service.messages import CompactCtc, EncodedAudio, FloatArray, SpeakerWindows
+from tandem.ctc import best_path
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.rpc.durations import duration
 from tandem.rpc.tensors import WireTensor, chunks, to_message
@@ -48,6 +49,12 @@ def compact_message(ctc: CompactCtc) -> tensor_pb2.CompactLogProbs:
         vocab_size=ctc.vocab_size,
         blank_id=ctc.blank_id,
     )
+
+
+def path_message(ctc: CompactCtc) -> pb.CtcPath:
+    """What the CTC branch hears, token by token."""
+    token_ids, frames = best_path(ctc.top_ids, ctc.top_log_probs, ctc.blank_log_probs, ctc.blank_id)
+    return pb.CtcPath(token_ids=token_ids, frames=frames)
 
 
 def speaker_message(windows: SpeakerWindows) -> pb.SpeakerEmbeddings:

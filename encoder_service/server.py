@@ -3,54 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
 from encoder_service import responses
-from encoder_service.batcher import Batcher
-from encoder_service.decoder_client import DecoderClient, DecodeRequest
-from encoder_service.draft import Drafter
-from encoder_service.engine import EncoderEngine
+from encoder_service.live_stream import LiveMemory, LiveStream
+from encoder_service.loaded import LoadedEncoder
 from encoder_service.messages import EncodedAudio, EncodeItem
 from encoder_service.requests import ctc_output, first, read_samples, read_targets
-from encoder_service.targets import KeptBudget, TargetHead
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
-from tandem.errors import CapabilityMissing, InternalError, InvalidRequest, Unavailable
+from tandem.errors import CapabilityMissing, InvalidRequest, Unavailable
 from tandem.rpc import handlers
-from tandem.rpc.durations import duration
 from tandem.rpc.tensors import CHUNK_BYTES
 
 SERVICE = "tandem.encoder.v1.EncoderService"
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedEncoder:
-    """What the service answers with once the checkpoint is on the device."""
-
-    engine: EncoderEngine
-    batcher: Batcher
-    decoder: DecoderClient | None
-    info: pb.GetModelInfoResponse
-    tokenizer_files: tuple[Path, ...]
-    keep: KeptBudget
-    targets: TargetHead | None
-    drafter: Drafter | None = None
-
-    def draft(self, audio: EncodedAudio) -> tuple[int, ...]:
-        """What the answer for a segment probably is; nothing without a drafter or compact posteriors."""
-        compact = audio.compact
-        return self.drafter.draft(compact) if self.drafter is not None and compact is not None else ()
-
-
 class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
     """Answers Unavailable until `loaded` is set."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, live_memory: LiveMemory | None = None, is_stopping: Callable[[], bool] = lambda: False
+    ) -> None:
         self.loaded: LoadedEncoder | None = None
+        self.live_memory, self.is_stopping = live_memory or LiveMemory(), is_stopping
 
     @handlers.streaming
     async def Encode(
@@ -103,6 +80,15 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
                     yield response
             yield pb.TranscribeResponse(timing=timing)
 
+    @handlers.streaming
+    async def TranscribeLive(
+        self, request_iterator: AsyncIterator[pb.TranscribeLiveRequest], context: handlers.Context
+    ) -> AsyncIterator[pb.TranscribeLiveResponse]:
+        stream = LiveStream(self._ready(), self.live_memory, self.is_stopping)
+        async with contextlib.aclosing(stream.answers(request_iterator)) as answers:
+            async for answer in answers:
+                yield answer
+
     @handlers.unary
     async def GetModelInfo(
         self, request: pb.GetModelInfoRequest, context: handlers.Context
@@ -154,25 +140,8 @@ async def _decode(
     context: handlers.Context,
 ) -> AsyncIterator[pb.TranscribeResponse]:
     """The tokens of one encoded segment; adds the decoder's part to its timing."""
-    if audio.embeds is None or loaded.decoder is None:
-        raise InternalError("the segment was encoded without embeddings, or there is no decoder")
-    request = DecodeRequest(
-        request_id=config.request_id or uuid.uuid4().hex[:16],
-        prefix_token_ids=tuple(config.prefix_token_ids),
-        embeds=audio.embeds,
-        suffix_token_ids=tuple(config.suffix_token_ids),
-        sampling=config.sampling,
-        model_hash=loaded.info.model_hash,
-        final_only=config.final_only,
-        draft_token_ids=loaded.draft(audio),
-    )
-    started = time.perf_counter()
-    async for tokens in loaded.decoder.generate(request, timeout=context.time_remaining()):
-        if tokens.HasField("result"):
-            timing.decode.CopyFrom(tokens.result.timing)
+    async for tokens in loaded.decode(config, audio, timing, context.time_remaining()):
         yield pb.TranscribeResponse(tokens=tokens)
-    timing.decoder_round_trip.CopyFrom(duration(time.perf_counter() - started))
-    timing.embed_bytes = audio.embeds.array.nbytes
 
 
 async def _answer_targets(

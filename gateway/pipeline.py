@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from gateway.assemble import SegmentWriter
 from gateway.audio.types import SAMPLE_RATE, Samples
 from gateway.backends.encoder import Encoder, ignore
+from gateway.backends.live import LiveLink
 from gateway.backends.segment_call import SegmentRequest, SegmentResult
 from gateway.gate import SegmentGate
 from gateway.model import ServedModel
@@ -21,7 +23,6 @@ from gateway.speakers.types import SegmentEmbeddings
 from gateway.telemetry import observe_transcript
 from gateway.text.budget import output_budget
 from gateway.text.ctc_text import has_speech
-from gateway.text.posteriors import CtcPosteriors
 from gateway.text.prompt import Prompt, PromptOptions
 from tandem.errors import CapabilityMissing, LimitExceeded, Overloaded
 from tandem.results import RecognizeOptions, Segment, TimestampSource, Timing, Transcript
@@ -45,6 +46,10 @@ class Transcribed:
     segment: Segment
     result: SegmentResult
     align_seconds: float
+
+
+Transcribe = Callable[[SegmentRequest], Awaitable[SegmentResult]]
+"""Asks the tiers for one segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +136,9 @@ class Recognizer:
         observe_transcript(transcript)
         return transcript
 
-    async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None:
-        """What the CTC branch alone hears in samples [n]; no language model involved."""
-        return await self._encoder.ctc(samples, request_id, timeout)
+    def live_link(self) -> LiveLink:
+        """A line to one encoder for the audio of a live session."""
+        return self._encoder.live()
 
     async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings:
         """Speaker embeddings of windows of samples [n]; no recognizer involved."""
@@ -175,10 +180,12 @@ class Recognizer:
         request_id: str,
         previous_text: str = "",
         on_encoded: Callable[[], None] = ignore,
+        transcribe: Transcribe | None = None,
     ) -> Transcribed:
         """One segment of `samples`, with times from their start; its text continues `previous_text`.
 
-        `on_encoded` is called when only the decoder has work left, if it comes to that.
+        `on_encoded` is called when only the decoder has work left, if it comes to that. `transcribe` asks
+        the tiers in another way than by a call that brings the samples.
         """
         duration = (span.end - span.start) / SAMPLE_RATE
         if duration > self.model.info.max_segment:
@@ -193,11 +200,12 @@ class Recognizer:
             speakers=options.speakers,
             name_targets=writer.name_targets if options.word_times else None,
         )
-        result = await self._send(request, on_encoded)
+        send = transcribe or partial(self._send, on_encoded=on_encoded)
+        result = await send(request)
         if options.hotwords and self._is_silent(result):
             # Long hotword lists are read out in silence; without them the prompt asks for nothing.
             plain = replace(request, prompt=self._prompt(replace(options, hotwords=()), previous_text))
-            result = await self._send(plain, on_encoded)
+            result = await send(plain)
             request = plain
         return Transcribed(await writer.write(request, result), result, writer.seconds)
 
@@ -218,7 +226,7 @@ class Recognizer:
             and not has_speech(result.posteriors, tokenizer)
         )
 
-    async def _send(self, request: SegmentRequest, on_encoded: Callable[[], None]) -> SegmentResult:
+    async def _send(self, request: SegmentRequest, *, on_encoded: Callable[[], None]) -> SegmentResult:
         """Admitted work waits out a full encoder queue instead of failing half-way through a file."""
         ctc = self.model.info.has_ctc
         for _ in range(_MAX_OVERLOAD_RETRIES):

@@ -31,15 +31,15 @@ def parse_ranks(data: bytes) -> dict[bytes, int]:
 
 def best_path(
     top_ids: NDArray[np.int32], top_log_probs: NDArray[np.float32], blank: NDArray[np.float32], blank_id: int
-) -> list[int]:
-    """Token ids of the best path through compact posteriors, repeats collapsed and blanks dropped.
+) -> tuple[list[int], list[int]]:
+    """Token ids of the best path through compact posteriors, and the frames where they begin.
 
-    top_ids and top_log_probs [T, K] are the tokens besides the blank, likeliest first; blank [T] is its
-    log-probability.
+    Repeats are collapsed and blanks dropped. top_ids and top_log_probs [T, K] are the tokens besides the
+    blank, likeliest first; blank [T] is its log-probability.
     """
     if top_ids.size == 0:
-        return []
+        return [], []
     best = np.where(blank >= top_log_probs[:, 0], blank_id, top_ids[:, 0])
     changed = np.concatenate(([True], best[1:] != best[:-1]))
-    path: list[int] = best[changed & (best != blank_id)].tolist()
-    return path
+    frames = np.flatnonzero(changed & (best != blank_id))
+    return best[frames].tolist(), frames.tolist()

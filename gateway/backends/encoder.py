@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,11 +12,11 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gateway.audio.types import SAMPLE_RATE, Samples, to_pcm16
+from gateway.audio.types import SAMPLE_RATE, Samples
+from gateway.backends.live import LiveLink, Sending
 from gateway.backends.segment_call import SegmentCall, SegmentRequest, SegmentResult
-from gateway.backends.wire import audio_config, audio_messages, posteriors_of, voices_of
+from gateway.backends.wire import audio_config, audio_messages, voices_of
 from gateway.speakers.types import SegmentEmbeddings
-from gateway.text.posteriors import CtcPosteriors
 from gateway.text.prompt import PromptStyle
 from tandem.access import Access
 from tandem.encoder.v1 import encoder_pb2 as pb
@@ -64,7 +65,9 @@ class Encoder(Protocol):
         self, request: SegmentRequest, *, ctc: bool, on_encoded: Callable[[], None] = ...
     ) -> SegmentResult: ...
 
-    async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None: ...
+    def live(self) -> LiveLink:
+        """A line to one encoder for the audio of a live session."""
+        ...
 
     async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings: ...
 
@@ -149,15 +152,14 @@ class EncoderBackend:
         async with streaming_call(self._stub.Transcribe, exchange.requests()) as call:
             return await exchange.result(call)
 
-    async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None:
-        """CTC posteriors of samples [n], no decoder involved. Raises the tier's own typed error."""
-        posteriors = None
-        requests = _ctc_messages(samples, request_id)
-        async with streaming_call(self._stub.Transcribe, requests, timeout) as call:
-            async for response in call:
-                if response.HasField("compact_ctc"):
-                    posteriors = posteriors_of(response.compact_ctc)
-        return posteriors
+    def live(
+        self,
+        sending: Sending = contextlib.nullcontext,
+        is_stale: Callable[[], bool] = lambda: False,
+        on_end: Callable[[bool], None] = lambda lost: None,
+    ) -> LiveLink:
+        """A line to the encoder for the audio of a live session; the arguments are those of LiveLink."""
+        return LiveLink(self._stub, self._aligns_targets, sending, is_stale, on_end)
 
     async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings:
         """Voices of samples [n] alone, times from their start. Raises the tier's own typed error."""
@@ -170,21 +172,6 @@ class EncoderBackend:
 
     async def close(self) -> None:
         await self._channel.close()
-
-
-async def _ctc_messages(samples: Samples, request_id: str) -> AsyncIterator[pb.TranscribeRequest]:
-    # Live audio came as 16 bits a sample, and is sent several times a second.
-    pcm = to_pcm16(samples)
-    yield pb.TranscribeRequest(
-        config=pb.TranscribeConfig(
-            request_id=request_id,
-            audio=audio_config(pcm),
-            ctc=pb.CTC_MODE_COMPACT,
-            ctc_only=True,
-        )
-    )
-    for message in audio_messages(pcm):
-        yield message
 
 
 async def _voice_messages(samples: Samples, request_id: str) -> AsyncIterator[pb.TranscribeRequest]:

@@ -47,6 +47,8 @@ class Member:
     others: float = 0.0
     """Other gateways' audio, by the last report."""
     calls: int = 0
+    lines: int = 0
+    """Live sessions that send their audio there."""
     model_hash: str = ""
     """Of the checkpoint that it served when it came up."""
 

@@ -1,7 +1,7 @@
 """Several encoders as one: each segment goes where it is encoded soonest, and elsewhere when that one dies.
 
-The encoder tier keeps nothing between calls, so live sessions need no fixed encoder: every decode of a
-session is placed anew.
+A live session sends its audio to one encoder (`live`), and to another one when that is gone: what an encoder
+keeps of a session can be sent again.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from gateway.backends.encoder import (
     ModelInfo,
     ignore,
 )
+from gateway.backends.live import LiveLink
 from gateway.backends.member import Member
 from gateway.backends.segment_call import SegmentRequest, SegmentResult
 from gateway.backends.targets import Resolve, is_pool, resolver
 from gateway.speakers.types import SegmentEmbeddings
-from gateway.text.posteriors import CtcPosteriors
 from tandem.access import Access
 from tandem.errors import DeadlineExceeded, Overloaded, TandemError, Unavailable
 
@@ -88,11 +88,22 @@ class EncoderPool:
 
         return await self._place(len(request.samples), call)
 
-    async def ctc(self, samples: Samples, request_id: str, timeout: float) -> CtcPosteriors | None:
-        async def call(member: Member, encoded: Callable[[], None]) -> CtcPosteriors | None:
-            return await member.backend.ctc(samples, request_id, timeout)
+    def live(self) -> LiveLink:
+        """A line to the encoder that has most room; it should be left when that one goes."""
+        members = self._order(0.0)
+        if not members:
+            raise Unavailable("no encoder is known", retry_after=1.0)
+        # Sessions ask for little at a time, and for hours: what counts is how many there are.
+        member = min(members, key=lambda member: (not member.up, (member.lines + 1) / (member.speed or 1.0)))
+        member.lines += 1
 
-        return await self._place(len(samples), call)
+        def ended(lost: bool) -> None:
+            member.lines -= 1
+            if lost:
+                member.set_up(False)
+                member.failed_over()
+
+        return member.backend.live(member.sending, lambda: not member.up, ended)
 
     async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings:
         async def call(member: Member, encoded: Callable[[], None]) -> SegmentEmbeddings:

@@ -63,6 +63,28 @@ class SegmentResult:
     targets: TokenLogProbs | None = None
 
 
+def transcribe_config(request: SegmentRequest, *, ctc: bool) -> pb.TranscribeConfig:
+    """What is asked of the tiers for the segment, but for its audio."""
+    return pb.TranscribeConfig(
+        request_id=request.request_id,
+        ctc=pb.CTC_MODE_COMPACT if ctc else pb.CTC_MODE_NONE,
+        prefix_token_ids=request.prompt.prefix_token_ids,
+        suffix_token_ids=request.prompt.suffix_token_ids,
+        sampling=decoder_pb2.SamplingParams(max_tokens=request.max_tokens),
+        speaker_embeds=request.speakers,
+        final_only=True,
+    )
+
+
+def token_log_probs(
+    token_ids: NDArray[np.int64], columns: NDArray[np.float32], posteriors: CtcPosteriors
+) -> TokenLogProbs:
+    """Exact log probabilities [T, n + 1] as they came, the blank last; InternalError if they do not fit."""
+    if columns.shape != (posteriors.num_frames, len(token_ids) + 1) or not np.isfinite(columns).all():
+        raise InternalError("the encoder sent log probabilities that do not fit the targets")
+    return TokenLogProbs(token_ids, columns[:, :-1], columns[:, -1])
+
+
 class SegmentCall:
     """The two directions of one call; `targets` says that the encoder answers targets."""
 
@@ -77,18 +99,9 @@ class SegmentCall:
     async def requests(self) -> AsyncIterator[pb.TranscribeRequest]:
         """What is sent."""
         request = self._request
-        yield pb.TranscribeRequest(
-            config=pb.TranscribeConfig(
-                request_id=request.request_id,
-                audio=audio_config(request.samples),
-                ctc=pb.CTC_MODE_COMPACT if self._ctc else pb.CTC_MODE_NONE,
-                prefix_token_ids=request.prompt.prefix_token_ids,
-                suffix_token_ids=request.prompt.suffix_token_ids,
-                sampling=decoder_pb2.SamplingParams(max_tokens=request.max_tokens),
-                speaker_embeds=request.speakers,
-                final_only=True,
-            )
-        )
+        config = transcribe_config(request, ctc=self._ctc)
+        config.audio.CopyFrom(audio_config(request.samples))
+        yield pb.TranscribeRequest(config=config)
         for message in audio_messages(request.samples):
             yield message
         if self._name_targets is not None:
@@ -140,7 +153,4 @@ class SegmentCall:
     def _targets(self, posteriors: CtcPosteriors | None) -> TokenLogProbs | None:
         if posteriors is None or _TARGETS not in self._chunks.names():
             return None
-        ids, columns = self._named.result(), self._chunks.take(_TARGETS).float32()
-        if columns.shape != (posteriors.num_frames, len(ids) + 1) or not np.isfinite(columns).all():
-            raise InternalError("the encoder sent log probabilities that do not fit the targets")
-        return TokenLogProbs(ids, columns[:, :-1], columns[:, -1])
+        return token_log_probs(self._named.result(), self._chunks.take(_TARGETS).float32(), posteriors)

@@ -29,6 +29,7 @@ from gateway.session.pace import ctc_due, llm_due
 from gateway.session.ring import AudioRing, Pcm
 from gateway.session.utterance import SAMPLE_RATE, Speculation, Utterance
 from gateway.vad.detector import Boundary
+from gateway.vad.fbank import FRAME_SHIFT
 from gateway.vad.fsmn import FrameScores
 from tandem.errors import InvalidRequest, TandemError
 
@@ -108,7 +109,7 @@ class SessionCore:
         self._free_from = self._ring.end
         running, self._running = self._running, None
         if running is not None:
-            self._lanes.cancel_all(running.index)
+            self._lanes.forget(running.index)
         self._forget()
         self._proceed()
 
@@ -196,7 +197,7 @@ class SessionCore:
     @property
     def backlog(self) -> float:
         """Seconds of ended speech that waits for its final."""
-        return sum(len(u.samples) for u in self._closed if u.samples is not None) / SAMPLE_RATE
+        return sum(u.end - u.start for u in self._closed if u.end is not None) / SAMPLE_RATE
 
     @property
     def last_index(self) -> int:
@@ -211,8 +212,7 @@ class SessionCore:
     @property
     def nbytes(self) -> int:
         """Memory of the audio held."""
-        waiting = sum(u.samples.nbytes for u in self._closed if u.samples is not None)
-        return self._ring.nbytes + waiting
+        return self._ring.nbytes + sum(u.audio.nbytes for u in self._closed if u.audio is not None)
 
     def take(self) -> Effects:
         """The effects since the last call."""
@@ -235,7 +235,7 @@ class SessionCore:
         if utterance is None:
             return
         utterance.end = end = min(max(end, utterance.start), self._ring.end)
-        utterance.samples = self._ring.read(utterance.start, end)
+        utterance.audio = self._ring.clip(utterance.start, end)
         utterance.options = self.options.recognize
         self._free_from = end
         self._closed.append(utterance)
@@ -344,13 +344,12 @@ class SessionCore:
     def _start(self, kind: JobKind, utterance: Utterance, end: int, previous_text: str = "") -> DecodeJob:
         start = utterance.start
         if kind is JobKind.CTC and self.options.partials.window > 0:
-            start = max(start, end - int(self.options.partials.window * SAMPLE_RATE))
-        samples = utterance.samples
-        if samples is None:
-            samples = self._ring.read(start, end)
+            surplus = max(0, end - start - int(self.options.partials.window * SAMPLE_RATE))
+            start += -(-surplus // FRAME_SHIFT) * FRAME_SHIFT
+        audio = utterance.audio or self._ring.clip(utterance.start, end)
         options = utterance.options or self.options.recognize
         number = self._lanes.next_id
-        job = DecodeJob(number, kind, utterance.index, start, end, samples, options, previous_text)
+        job = DecodeJob(number, kind, utterance.index, start, end, audio, options, previous_text)
         return self._lanes.start(job)
 
     # Answers
@@ -395,6 +394,7 @@ class SessionCore:
             assert utterance.end is not None and utterance.answer is not None
             self._final = utterance.end
             self._emit(Final(utterance.index, utterance.final()))
+            self._lanes.forget(utterance.index)
 
     def _emit(self, event: Event) -> None:
         self._updates.append(Update(event, self.cursors))

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Protocol
 
 from gateway.session.events import Update
-from gateway.session.ring import Samples
+from gateway.session.ring import Clip, Pcm
 from gateway.session.timeline import CtcPiece
 from tandem.results import RecognizeOptions, Segment
 
@@ -41,7 +41,7 @@ class JobKind(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodeJob:
-    """Audio [start, end) of the stream, in samples, of utterance `index`.
+    """Audio [start, end) of the stream, in samples, of utterance `index`, which `audio` has from its begin.
 
     The answer continues `previous_text`, which is part of it.
     """
@@ -51,9 +51,14 @@ class DecodeJob:
     index: int
     start: int
     end: int
-    samples: Samples
+    audio: Clip
     options: RecognizeOptions
     previous_text: str = ""
+
+    @property
+    def samples(self) -> Pcm:
+        """int16 [end - start]."""
+        return self.audio.read(self.start, self.end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +80,39 @@ Answer = CtcHeard | Decoded
 
 @dataclass(slots=True)
 class Effects:
-    """What the caller has to do: tell the client, start decodes, cancel decodes by id."""
+    """What the caller has to do: tell the client, start decodes, cancel decodes by id.
+
+    `released` are utterances of which nothing will be decoded any more.
+    """
 
     updates: list[Update] = field(default_factory=list)
     starts: list[DecodeJob] = field(default_factory=list)
     cancels: list[int] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
 
 
 class Backend(Protocol):
-    """Answers the jobs of one or many sessions. Raises TandemError when it gives up."""
+    """Answers the jobs of all sessions."""
 
     @property
     def abilities(self) -> Abilities:
         """What jobs may ask for."""
+
+    def session(self) -> SessionBackend:
+        """For the jobs of one session."""
+
+
+class SessionBackend(Protocol):
+    """Answers the jobs of one session. Raises TandemError when it gives up."""
 
     async def ctc(self, job: DecodeJob) -> CtcHeard:
         """The CTC best path of the job's audio."""
 
     async def decode(self, job: DecodeJob) -> Decoded:
         """The language model's text of the job's audio."""
+
+    def release(self, index: int) -> None:
+        """Utterance `index` has no more jobs."""
+
+    def close(self) -> None:
+        """The session is over."""

@@ -21,6 +21,7 @@ class Lanes:
         self._pace = {lane: Pace(load_factor) for lane in Lane}
         self._starts: list[DecodeJob] = []
         self._cancels: list[int] = []
+        self._released: list[int] = []
         self.next_id = 1
 
     def busy(self, lane: Lane) -> DecodeJob | None:
@@ -46,9 +47,11 @@ class Lanes:
             del self._jobs[lane]
             self._cancels.append(job.id)
 
-    def cancel_all(self, index: int) -> None:
+    def forget(self, index: int) -> None:
+        """Nothing more is decoded of utterance `index`."""
         for lane in Lane:
             self.cancel(lane, index)
+        self._released.append(index)
 
     def done(self, job: DecodeJob) -> bool:
         """The answer is there; False when nobody wants it any more."""
@@ -66,8 +69,8 @@ class Lanes:
 
     def take(self, updates: list[Update]) -> Effects:
         """What has been started and cancelled since the last call, beside `updates`."""
-        effects = Effects(updates, self._starts, self._cancels)
-        self._starts, self._cancels = [], []
+        effects = Effects(updates, self._starts, self._cancels, self._released)
+        self._starts, self._cancels, self._released = [], [], []
         return effects
 
     def _remove(self, job: DecodeJob) -> bool:

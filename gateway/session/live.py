@@ -45,7 +45,7 @@ class LiveSession:
         self.id = uuid.uuid4().hex[:16]
         self.outbox = Outbox(limits.replay_finals)
         self._core = SessionCore(options, backend.abilities, clock, limits, load.spare, load.stretch)
-        self._backend, self._ears, self._limits = backend, ears, limits
+        self._backend, self._ears, self._limits = backend.session(), ears, limits
         self._load = load
         self._speakers: SessionSpeakers | None = None
         if speakers is not None:
@@ -122,6 +122,7 @@ class LiveSession:
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
+        self._backend.close()
         if self._speakers is not None:
             self._speakers.close()
 
@@ -171,6 +172,8 @@ class LiveSession:
                 self._tasks[job.id] = asyncio.create_task(self._run(job))
                 if self._speakers is not None:
                     self._speakers.listen(job)
+        for index in effects.released:
+            self._backend.release(index)
         for update in effects.updates:
             self._publish(update)
 

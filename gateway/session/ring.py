@@ -3,12 +3,43 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pcm = NDArray[np.int16]
-Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """Samples [start, end) of a stream. It shares its blocks, which end at `last`: nothing is copied."""
+
+    start: int
+    end: int
+    blocks: tuple[Pcm, ...]
+    last: int
+
+    def read(self, start: int, end: int) -> Pcm:
+        """Samples [start, end), int16 [n]; IndexError for what is not in the clip."""
+        if not self.start <= start <= end <= self.end:
+            raise IndexError(f"[{start}, {end}) is not within [{self.start}, {self.end})")
+        parts: list[Pcm] = []
+        behind = self.last
+        # What is new is read most often.
+        for block in reversed(self.blocks):
+            first = behind - len(block)
+            if first < end and behind > start:
+                parts.append(block[max(0, start - first) : end - first])
+            if first <= start:
+                break
+            behind = first
+        return np.concatenate(parts[::-1]) if parts else np.empty(0, dtype=np.int16)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the samples."""
+        return 2 * (self.end - self.start)
 
 
 class AudioRing:
@@ -27,26 +58,18 @@ class AudioRing:
             self.end += len(block)
 
     def drop_before(self, position: int) -> None:
-        """Nothing before `position` will be read again."""
+        """Nothing before `position` will be asked for again."""
         self.start = max(self.start, min(position, self.end))
         while self._blocks and self._first + len(self._blocks[0]) <= self.start:
             self._first += len(self._blocks.popleft())
 
-    def read(self, start: int, end: int) -> Samples:
-        """Samples [start, end) as float32 [n] in [-1, 1]; IndexError for what is gone or not there yet."""
+    def clip(self, start: int, end: int) -> Clip:
+        """Samples [start, end), which stay whatever is dropped; IndexError for what is gone or to come."""
         if not self.start <= start <= end <= self.end:
             raise IndexError(f"[{start}, {end}) is not within [{self.start}, {self.end})")
-        out = np.empty(end - start, dtype=np.float32)
-        position = self._first
-        for block in self._blocks:
-            low, high = max(start, position), min(end, position + len(block))
-            if low < high:
-                out[low - start : high - start] = block[low - position : high - position]
-            position += len(block)
-        out /= np.float32(32768)
-        return out
+        return Clip(start, end, tuple(self._blocks), self.end)
 
     @property
     def nbytes(self) -> int:
         """Memory of the samples held."""
-        return sum(block.nbytes for block in self._blocks)
+        return 2 * (self.end - self._first)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gateway.session.events import Ended, Final, Refined
 from gateway.session.jobs import DecodeJob, JobKind
-from gateway.session.ring import Samples
+from gateway.session.ring import Pcm
 from gateway.speakers.labels import label_segments
 from gateway.speakers.types import Turn
 from tandem.errors import TandemError
@@ -24,8 +24,8 @@ _MIN_PART = 1.0
 class SpeakerTracker(Protocol):
     """Speakers of one session, numbered by first appearance."""
 
-    async def embed(self, samples: Samples) -> object:
-        """Voice of one utterance, float32 [n] at 16 kHz. Changes nothing: the utterance may yet go on."""
+    async def embed(self, samples: Pcm) -> object:
+        """Voice of one utterance, int16 [n] at 16 kHz. Changes nothing: the utterance may yet go on."""
 
     def assign(self, index: int, start: float, end: float, voice: object) -> Sequence[Turn]:
         """Who speaks in a final, provisionally; `voice` is what embed gave for it."""

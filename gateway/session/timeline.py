@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from gateway.text.clean import clean_transcript
 from gateway.text.ctc_tokenizer import CtcTokenizer
-from gateway.text.posteriors import CtcPosteriors
 from tandem.script import is_unspaced
 
 # A window's first second lacks its left context: older text is kept for it.
@@ -25,19 +22,12 @@ class CtcPiece:
 
 
 def ctc_pieces(
-    posteriors: CtcPosteriors, tokenizer: CtcTokenizer, start: int, frame_samples: int
+    token_ids: Sequence[int], frames: Sequence[int], tokenizer: CtcTokenizer, start: int, frame_samples: int
 ) -> tuple[CtcPiece, ...]:
-    """The best path of audio that begins at sample `start`, one piece per token."""
-    if not posteriors.num_frames or not posteriors.top_ids.shape[1]:
-        return ()
-    best = np.where(
-        posteriors.blank >= posteriors.top_log_probs[:, 0], posteriors.blank_id, posteriors.top_ids[:, 0]
-    )
-    changed = np.concatenate(([True], best[1:] != best[:-1]))
-    frames = np.flatnonzero(changed & (best != posteriors.blank_id))
+    """Tokens that begin at CTC frames of audio which begins at sample `start`."""
     return tuple(
-        CtcPiece(tokenizer.token_bytes(int(best[frame])), start + int(frame) * frame_samples)
-        for frame in frames
+        CtcPiece(tokenizer.token_bytes(token), start + frame * frame_samples)
+        for token, frame in zip(token_ids, frames, strict=True)
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from gateway.session.config import PartialPolicy
 from gateway.session.events import Partial
-from gateway.session.ring import Samples
+from gateway.session.ring import Clip
 from gateway.session.rollback import Rollback, common_length
 from gateway.session.timeline import CtcTimeline
 from gateway.vad.fbank import FRAME_SHIFT
@@ -31,14 +31,14 @@ class Speculation:
 
 @dataclass(slots=True)
 class Utterance:
-    """Speech [start, end) in samples; `end` and `samples` are set at the endpoint, `answer` at the final."""
+    """Speech [start, end) in samples; `end` and `audio` are set at the endpoint, `answer` at the final."""
 
     index: int
     start: int
     rollback: Rollback
     timeline: CtcTimeline
     end: int | None = None
-    samples: Samples | None = None
+    audio: Clip | None = None
     options: RecognizeOptions | None = None
     answer: Segment | None = None
     speculation: Speculation | None = None

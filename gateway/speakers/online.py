@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from gateway.audio.types import Samples
 from gateway.speakers.diarize import DiarizationConfig, diarize, turns_of
 from gateway.speakers.groups import Groups, average_linkage, likeness, merge_alike, unit
-from gateway.speakers.types import FloatArray, LabelArray, SegmentEmbeddings, Turn
+from gateway.speakers.types import LabelArray, SegmentEmbeddings, Turn
 
 
 @dataclass(frozen=True)
@@ -142,12 +143,12 @@ class OnlineTracker:
 class LiveSpeakers:
     """Speakers of one live session by the index of its finals, for gateway.session.
 
-    `voice_of` asks the encoder tier for the embeddings of samples, float32 [n], with times from their start.
+    `voice_of` asks the encoder tier for the embeddings of samples [n], with times from their start.
     """
 
     def __init__(
         self,
-        voice_of: Callable[[FloatArray], Awaitable[SegmentEmbeddings]],
+        voice_of: Callable[[Samples], Awaitable[SegmentEmbeddings]],
         num_speakers: int | None = None,
         config: OnlineConfig | None = None,
     ) -> None:
@@ -155,7 +156,7 @@ class LiveSpeakers:
         self._tracker = OnlineTracker(num_speakers, config)
         self._indices: list[int] = []
 
-    async def embed(self, samples: FloatArray) -> object:
+    async def embed(self, samples: Samples) -> object:
         """Voice of one utterance; changes nothing."""
         return await self._voice_of(samples)
 

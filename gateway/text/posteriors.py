@@ -59,7 +59,7 @@ class CtcPosteriors:
 
     def greedy_ids(self) -> list[int]:
         """Best path, repeats collapsed, blanks dropped."""
-        return best_path(self.top_ids, self.top_log_probs, self.blank, self.blank_id)
+        return best_path(self.top_ids, self.top_log_probs, self.blank, self.blank_id)[0]
 
 
 @dataclass(frozen=True)

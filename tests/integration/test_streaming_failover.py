@@ -14,7 +14,7 @@ import pytest
 
 from tandem import LiveStream, RecognizeOptions, StreamOptions, stream
 from tandem.launcher import Tier, spawn, wait_ready
-from tandem.live_events import Ended, EndReason, Final, LiveEvent, SpeechBegan
+from tandem.live_events import Ended, EndReason, Final, LiveEvent, Partial, SpeechBegan
 from tests.support.live import DECODER, free_port, live_stack, paced, pcm
 from tests.support.services import NANO
 
@@ -86,13 +86,19 @@ async def test_another_encoder_takes_over_and_no_word_is_lost_or_doubled(service
             live.end()
 
         speaking = asyncio.create_task(speak())
+        killed_at = 0
         async for event in live:
-            if isinstance(event, SpeechBegan) and not events:
-                services.kill("encoder0")
             events.append(event)
+            # In the middle of speech, when the encoder has heard half of it.
+            if not killed_at and isinstance(event, Partial) and event.end - event.start > 2:
+                services.kill("encoder0")
+                killed_at = len(events)
         await speaking
     assert finals(events) == expected
     assert live.reconnects == 0
+    assert killed_at
+    after = [event for event in events[killed_at:] if isinstance(event, Partial)]
+    assert len(after) >= 2, "no text while the speaker went on"
 
 
 async def test_a_gateway_that_goes_down_gives_the_last_final_and_says_so() -> None:

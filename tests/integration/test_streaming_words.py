@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tandem import LiveStream, stream
+from tandem import Client, LiveStream, RecognizeOptions, stream
 from tandem.launcher import Stack
 from tandem.live_events import Final, LiveEvent, Partial
 from tests.support.live import live_stack, paced
@@ -83,3 +83,18 @@ async def test_captions_follow_the_speaker_and_are_never_taken_back(services: St
     # What was said in these seconds is the beginning of the whole.
     got = heard(events)
     assert min(errors(wanted[:count], got) for count in range(20, 45)) <= 0.25 * len(got)
+
+
+def test_live_words_have_the_times_of_the_same_audio_as_a_recording(services: Stack) -> None:
+    audio, _ = meeting()
+    events = list(stream([audio.tobytes()], services.address))
+    finals = [event.segment for event in events if isinstance(event, Final) and event.segment.words]
+    assert len(finals) >= 2
+    with Client(services.address) as client:
+        for segment in finals:
+            first, last = round(segment.start * 16_000), round(segment.end * 16_000)
+            (alone,) = client.recognize(audio[first:last], RecognizeOptions(vad=False)).segments
+            assert segment.text == alone.text
+            assert [word.text for word in segment.words] == [word.text for word in alone.words]
+            times = [word.start + segment.start for word in alone.words]
+            assert [word.start for word in segment.words] == pytest.approx(times, abs=0.011)

@@ -13,9 +13,11 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
+from gateway.backends.live import LiveLine, Part
 from gateway.backends.pool import EncoderPool
 from gateway.backends.segment_call import SegmentRequest
 from gateway.backends.targets import is_pool, resolver
+from gateway.session.ring import AudioRing
 from gateway.text.posteriors import CtcPosteriors
 from gateway.text.prompt import Prompt
 from tandem.access import Access
@@ -33,6 +35,9 @@ class Encoder(encoder_pb2_grpc.EncoderServiceServicer):
         self.failure: TandemError | None = None
         self.queued = 0.0
         self.calls = 0
+        self.live_bytes = self.mute = 0
+        self.released: list[int] = []
+        self.cancelled: list[int] = []
         self.health = health.aio.HealthServicer()
 
     @handlers.streaming
@@ -44,6 +49,24 @@ class Encoder(encoder_pb2_grpc.EncoderServiceServicer):
             continue
         yield pb.TranscribeResponse(header=pb.EncodeHeader(num_embeds=1))
         yield pb.TranscribeResponse(timing=pb.TranscribeTiming())
+
+    @handlers.streaming
+    async def TranscribeLive(self, requests: Any, context: Any) -> AsyncIterator[pb.TranscribeLiveResponse]:
+        """Hears how many samples a segment has; spans that end at `mute` get no answer."""
+        self.calls += 1
+        segments: dict[int, int] = {}
+        async for request in requests:
+            if self.failure is not None:
+                raise self.failure
+            for number in request.release:
+                self.released.append(segments.pop(number))
+            self.cancelled += request.cancel
+            self.live_bytes += len(request.audio)
+            if request.audio:
+                segments[request.segment] = segments.get(request.segment, 0) + len(request.audio) // 2
+            if request.HasField("span") and request.span.end != self.mute:
+                path = pb.CtcPath(token_ids=[segments[request.segment]], frames=[request.span.start])
+                yield pb.TranscribeLiveResponse(id=request.span.id, path=path)
 
     @handlers.streaming
     async def Encode(self, requests: Any, context: Any) -> AsyncIterator[pb.EncodeResponse]:
@@ -163,3 +186,91 @@ async def test_names_become_addresses() -> None:
     assert await resolver("a:1, b:2,")() == {"a:1", "b:2"}
     with pytest.raises(ValueError, match="dns:///name:port"):
         resolver("dns:///localhost")
+
+
+RING = AudioRing()
+for _ in range(50):
+    RING.append(np.zeros(1600, dtype=np.int16))
+
+
+def part(segment: int, start: int, end: int, begin: int = 0) -> Part:
+    """Samples [start, end) of a segment that begins at sample `begin`."""
+    return Part(segment, RING.clip(begin, end), start, end)
+
+
+async def heard(line: LiveLine, wanted: Part) -> list[int]:
+    """How many samples of the segment the encoder has, and where the span begins in the segment."""
+    path = await line.current().path(wanted)
+    return [*path.token_ids, *path.frames]
+
+
+async def test_live_audio_is_sent_once_and_released() -> None:
+    encoder = Encoder()
+    async with running(encoder) as pool:
+        line = LiveLine(pool.live)
+        assert await heard(line, part(0, 0, 8_000)) == [8_000, 0]
+        assert await heard(line, part(0, 3_200, 24_000)) == [24_000, 3_200]
+        assert await heard(line, part(0, 1_600, 16_000)) == [24_000, 1_600]
+        line.release(0)
+        assert await heard(line, part(1, 32_000, 40_000, begin=30_400)) == [9_600, 1_600]
+        assert encoder.live_bytes == 2 * (24_000 + 9_600)
+        assert (encoder.released, encoder.calls) == ([24_000], 1)
+        line.close()
+
+
+async def test_live_audio_moves_when_its_encoder_goes_and_is_sent_anew() -> None:
+    first, second = Encoder(speed=200.0), Encoder()
+    async with running(first, second) as pool:
+        line = LiveLine(pool.live)
+        assert await heard(line, part(0, 0, 8_000)) == [8_000, 0]
+        # Draining: it still answers, but nothing new goes there.
+        await first.serving(False)
+        await settle()
+        assert await heard(line, part(0, 0, 16_000)) == [16_000, 0]
+        assert (first.live_bytes, second.live_bytes) == (16_000, 32_000)
+        # Dead: what is out fails, the next part goes elsewhere at once.
+        await first.serving(True)
+        await settle()
+        second.failure = Unavailable("going down")
+        with pytest.raises(Unavailable):
+            await heard(line, part(0, 0, 24_000))
+        assert await heard(line, part(0, 0, 24_000)) == [24_000, 0]
+        assert first.live_bytes == 16_000 + 48_000
+        line.close()
+
+
+async def test_live_sessions_are_shared_out_by_speed() -> None:
+    slow, fast = Encoder(), Encoder(speed=300.0)
+    async with running(slow, fast) as pool:
+        lines = [LiveLine(pool.live) for _ in range(8)]
+        for line in lines:
+            await heard(line, part(0, 0, 8_000))
+        assert (slow.calls, fast.calls) == (2, 6)
+        for line in lines[:4]:
+            line.close()
+        for _ in range(4):
+            lines.append(LiveLine(pool.live))
+            await heard(lines[-1], part(0, 0, 8_000))
+        assert (slow.calls, fast.calls) == (3, 9)
+        for line in lines:
+            line.close()
+
+
+async def test_a_live_part_can_be_given_up_and_a_closed_line_fails_what_is_out() -> None:
+    encoder = Encoder()
+    encoder.mute = 16_000
+    async with running(encoder) as pool:
+        line = LiveLine(pool.live)
+        waiting = asyncio.create_task(heard(line, part(0, 0, 16_000)))
+        await asyncio.sleep(0)
+        assert await heard(line, part(0, 0, 8_000)) == [16_000, 0]
+        waiting.cancel()
+        await asyncio.sleep(0)
+        assert await heard(line, part(0, 0, 8_000)) == [16_000, 0]
+        assert encoder.cancelled == [1]
+        waiting = asyncio.create_task(heard(line, part(0, 0, 16_000)))
+        await asyncio.sleep(0)
+        assert await heard(line, part(0, 0, 8_000)) == [16_000, 0]
+        line.close()
+        with pytest.raises(Unavailable):
+            await waiting

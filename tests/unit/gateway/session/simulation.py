@@ -18,7 +18,7 @@ from gateway.session.config import SessionLimits, SessionOptions
 from gateway.session.core import SessionCore
 from gateway.session.events import Event, Final, Partial, Update
 from gateway.session.jobs import Abilities, Answer, CtcHeard, Decoded, DecodeJob, JobKind
-from gateway.session.ring import Pcm, Samples
+from gateway.session.ring import Pcm
 from gateway.session.timeline import CtcPiece
 from gateway.vad.fsmn import FrameScores
 from tandem.errors import TandemError
@@ -90,9 +90,9 @@ class ScriptEars:
         return FrameScores((speech < 0.5).astype(np.float32), speech.astype(np.float32))
 
 
-def words_in(samples: Samples) -> list[tuple[int, int]]:
+def words_in(samples: Pcm) -> list[tuple[int, int]]:
     """(word, first sample) for each word of which at least 110 ms are in the audio."""
-    values = np.rint(samples * 32768).astype(int)
+    values = samples.astype(int)
     edges = np.flatnonzero(np.diff(values, prepend=0, append=0))
     found = []
     for first, last in pairwise(edges):

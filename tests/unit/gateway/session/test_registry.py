@@ -12,7 +12,7 @@ from gateway.session.config import SessionLimits, SessionOptions
 from gateway.session.events import Ended, Event, Final, Refined
 from gateway.session.jobs import Abilities, CtcHeard, Decoded, DecodeJob
 from gateway.session.registry import RegistryConfig, SessionRegistry
-from gateway.session.ring import Samples
+from gateway.session.ring import Pcm
 from gateway.session.speakers import SpeakerTracker
 from gateway.speakers.types import Turn
 from tandem.errors import CapabilityMissing, InvalidRequest, Overloaded
@@ -27,6 +27,17 @@ class InstantBackend:
 
     def __init__(self) -> None:
         self._encoder = ScriptedEncoder(lambda job: 0.0)
+        self.released: list[int] = []
+        self.closed = False
+
+    def session(self) -> InstantBackend:
+        return self
+
+    def release(self, index: int) -> None:
+        self.released.append(index)
+
+    def close(self) -> None:
+        self.closed = True
 
     async def ctc(self, job: DecodeJob) -> CtcHeard:
         answer = self._encoder.answer(job)
@@ -46,7 +57,7 @@ class Voices:
         self._delay = delay
         self._finals: list[tuple[float, float]] = []
 
-    async def embed(self, samples: Samples) -> object:
+    async def embed(self, samples: Pcm) -> object:
         await asyncio.sleep(self._delay)
         return len(samples)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from gateway.audio.types import Samples
 from gateway.speakers.online import LiveSpeakers, OnlineConfig, OnlineTracker
-from gateway.speakers.types import FloatArray, SegmentEmbeddings
+from gateway.speakers.types import SegmentEmbeddings
 from tests.unit.gateway.speakers.voices import conversation, sentence, speakers, windows
 
 
@@ -67,7 +68,7 @@ async def test_live_speakers_by_the_index_of_finals() -> None:
     voices = speakers(2)
     asked: list[int] = []
 
-    async def voice_of(samples: FloatArray) -> SegmentEmbeddings:
+    async def voice_of(samples: Samples) -> SegmentEmbeddings:
         asked.append(len(samples))
         labels = np.full(6, int(samples[0]), dtype=np.int64)
         return sentence(windows(voices, labels, seed=len(asked)), 0.0)

@@ -1,0 +1,264 @@
+"""A live session's line to one encoder: each sample goes there once, spans of it are asked for many times."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import grpc
+import grpc.aio
+from google.rpc import status_pb2
+
+from gateway.audio.types import SAMPLE_RATE, Samples
+from gateway.backends.segment_call import (
+    SegmentRequest,
+    SegmentResult,
+    token_log_probs,
+    transcribe_config,
+)
+from gateway.backends.wire import posteriors_of
+from tandem.encoder.v1 import encoder_pb2 as pb
+from tandem.encoder.v1 import encoder_pb2_grpc
+from tandem.errors import TandemError, Unavailable
+from tandem.rpc.durations import seconds
+from tandem.rpc.status import from_rpc_error, from_status
+from tandem.rpc.tensors import CHUNK_BYTES, from_message
+
+MIN_SAMPLES = 400
+"""Shorter spans make no frame."""
+
+
+class Audio(Protocol):
+    """A segment's audio from sample `start` of its stream on."""
+
+    @property
+    def start(self) -> int: ...
+
+    def read(self, start: int, end: int) -> Samples:
+        """Samples [start, end) of the stream, int16."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Samples [start, end) of the stream, which belong to `segment`; `audio` has all of it up to `end`."""
+
+    segment: int
+    audio: Audio
+    start: int
+    end: int
+
+
+Sending = Callable[[float], contextlib.AbstractContextManager[object]]
+"""Accounts for a span of so many seconds while it is out."""
+
+
+class LiveLink:
+    """One call of TranscribeLive. Made inside the event loop; `close` ends it.
+
+    `is_stale` says that another encoder should be preferred from now on; `on_end` is told when the line is
+    over, and whether that is because the encoder cannot be reached.
+    """
+
+    def __init__(
+        self,
+        stub: encoder_pb2_grpc.EncoderServiceAsyncStub,
+        aligns_targets: bool,
+        sending: Sending = contextlib.nullcontext,
+        is_stale: Callable[[], bool] = lambda: False,
+        on_end: Callable[[bool], None] = lambda lost: None,
+    ) -> None:
+        self._call = stub.TranscribeLive()
+        self._aligns_targets = aligns_targets
+        self._sending, self._is_stale, self._on_end = sending, is_stale, on_end
+        self._requests: asyncio.Queue[pb.TranscribeLiveRequest] = asyncio.Queue()
+        self._answers: dict[int, asyncio.Future[pb.TranscribeLiveResponse]] = {}
+        self._sent: dict[int, int] = {}
+        self._next_id = 1
+        self._ended = False
+        self._tasks = (asyncio.create_task(self._write()), asyncio.create_task(self._read()))
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether new segments should go here."""
+        return not self._ended and not self._is_stale()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is being asked."""
+        return not self._answers
+
+    async def path(self, part: Part) -> pb.CtcPath:
+        """What the CTC branch alone hears in a part of a segment.
+
+        This and `transcribe` raise the encoder's own typed error, and Unavailable when the line breaks.
+        Cancelling gives the part up.
+        """
+        with self._asked(part, None) as number:
+            return (await self._answer(number)).path
+
+    async def transcribe(self, part: Part, request: SegmentRequest, *, ctc: bool) -> SegmentResult:
+        """`request` for a part of a segment; its own samples stay where they are."""
+        name_targets = request.name_targets if ctc and self._aligns_targets else None
+        config = transcribe_config(request, ctc=ctc)
+        with self._asked(part, config, targets_follow=name_targets is not None) as number:
+            result = live_result(await self._answer(number))
+            if name_targets is None or result.posteriors is None:
+                return result
+            named = await name_targets(result.token_ids, result.posteriors)
+            self._expect(number)
+            targets = pb.LiveTargets(id=number, token_ids=named.tolist())
+            self._requests.put_nowait(pb.TranscribeLiveRequest(targets=targets))
+            if not len(named):
+                return result
+            answer = await self._answer(number)
+            if not answer.HasField("target_log_probs"):
+                return result
+            columns = from_message(answer.target_log_probs, "target_log_probs").float32()
+            return replace(result, targets=token_log_probs(named, columns, result.posteriors))
+
+    @contextlib.contextmanager
+    def _asked(
+        self, part: Part, config: pb.TranscribeConfig | None, *, targets_follow: bool = False
+    ) -> Iterator[int]:
+        """Asks for a part; the number under which it is answered."""
+        number, self._next_id = self._next_id, self._next_id + 1
+        self._expect(number)
+        base = part.audio.start
+        span = pb.LiveSpan(
+            id=number,
+            start=part.start - base,
+            end=part.end - base,
+            config=config,
+            targets_follow=targets_follow,
+        )
+        request = pb.TranscribeLiveRequest(segment=part.segment, audio=self._new_audio(part), span=span)
+        self._requests.put_nowait(request)
+        try:
+            with self._sending((part.end - part.start) / SAMPLE_RATE):
+                yield number
+        except asyncio.CancelledError:
+            if not self._ended:
+                self._requests.put_nowait(pb.TranscribeLiveRequest(cancel=[number]))
+            raise
+        finally:
+            del self._answers[number]
+
+    def _expect(self, number: int) -> None:
+        if self._ended:
+            raise Unavailable("the line to the encoder is closed")
+        self._answers[number] = asyncio.get_running_loop().create_future()
+
+    async def _answer(self, number: int) -> pb.TranscribeLiveResponse:
+        return await self._answers[number]
+
+    def release(self, segment: int) -> None:
+        """Nothing more will be asked of `segment`."""
+        if self._sent.pop(segment, None) is not None and not self._ended:
+            self._requests.put_nowait(pb.TranscribeLiveRequest(release=[segment]))
+
+    def close(self) -> None:
+        """Give up what is being asked."""
+        for task in self._tasks:
+            task.cancel()
+        self._end(Unavailable("the line to the encoder was closed"))
+
+    def _new_audio(self, part: Part) -> bytes:
+        """What the encoder has not got of the part's segment; all but the end of it is sent here."""
+        sent = self._sent.get(part.segment, part.audio.start)
+        if sent >= part.end:
+            return b""
+        self._sent[part.segment] = part.end
+        data = part.audio.read(sent, part.end).tobytes()
+        while len(data) > CHUNK_BYTES:
+            piece, data = data[:CHUNK_BYTES], data[CHUNK_BYTES:]
+            self._requests.put_nowait(pb.TranscribeLiveRequest(segment=part.segment, audio=piece))
+        return data
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._call.write(await self._requests.get())
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            # The call is over; reading it tells why.
+            return
+
+    async def _read(self) -> None:
+        error: TandemError = Unavailable("the encoder closed the line")
+        lost = False
+        try:
+            async for response in self._call:
+                self._settle(response)
+        except grpc.RpcError as failure:
+            error = from_rpc_error(failure)
+            lost = isinstance(error, Unavailable)
+        self._end(error, lost=lost)
+
+    def _settle(self, response: pb.TranscribeLiveResponse) -> None:
+        answer = self._answers.get(response.id)
+        if answer is None or answer.done():
+            return
+        if response.error:
+            answer.set_exception(from_status(status_pb2.Status.FromString(response.error)))
+        else:
+            answer.set_result(response)
+
+    def _end(self, error: TandemError, *, lost: bool = False) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._on_end(lost)
+        self._call.cancel()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(error)
+
+
+class LiveLine:
+    """A session's link to whichever encoder it is at; it moves when that one goes. `connect` finds one."""
+
+    def __init__(self, connect: Callable[[], LiveLink]) -> None:
+        self._connect = connect
+        self._link: LiveLink | None = None
+        self._leaving: list[LiveLink] = []
+
+    def current(self) -> LiveLink:
+        """The link for what is asked next; to another encoder, a segment's audio is sent anew."""
+        if self._link is not None and self._link.is_usable:
+            return self._link
+        # What is being asked at the old place is still answered there.
+        waiting = [link for link in self._links() if not link.is_quiet]
+        for link in self._links():
+            if link.is_quiet:
+                link.close()
+        self._leaving = waiting
+        self._link = self._connect()
+        return self._link
+
+    def release(self, segment: int) -> None:
+        if self._link is not None:
+            self._link.release(segment)
+
+    def close(self) -> None:
+        for link in self._links():
+            link.close()
+        self._link = None
+
+    def _links(self) -> Sequence[LiveLink]:
+        return [*self._leaving, *([self._link] if self._link is not None else [])]
+
+
+def live_result(answer: pb.TranscribeLiveResponse) -> SegmentResult:
+    """A part's transcription."""
+    timing = answer.timing
+    return SegmentResult(
+        token_ids=tuple(answer.token_ids),
+        num_embeds=answer.num_embeds,
+        posteriors=posteriors_of(answer.compact_ctc) if answer.HasField("compact_ctc") else None,
+        encode_queue=seconds(timing.encode.queue),
+        encode=seconds(timing.encode.frontend) + seconds(timing.encode.compute),
+        decode=seconds(timing.decoder_round_trip),
+    )
