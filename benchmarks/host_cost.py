@@ -5,7 +5,7 @@ benchmarks.instant), so what is left is receiving, decoding, segmenting, sending
 vllm or transformers the decoder is a real one. `loop` is the thread with the event loop: no process can be
 faster than that one. Run it as
 
-    python -m benchmarks.host_cost [--files 184] [--py-spy DIR]
+    python -m benchmarks.host_cost [--files 184] [--engine vllm] [--py-spy DIR]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -22,46 +23,25 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks import random_checkpoint
+from benchmarks import processor, random_checkpoint, workload
 from benchmarks.tier_hop import LLM_WIDTH, PUBLISHED_WIDTH
-from gateway.audio.decode import decode
-from gateway.audio.types import SAMPLE_RATE
 from tandem import Client
 from tandem.inputs import recordings
 from tandem.launcher import Addresses, Tier, spawn, wait_ready
 from tandem.many import ManyOptions, transcribe_many
 from tandem.sdk_results import result_dict
-from tandem.waves import to_wav
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "tests" / "data" / "audio" / "meeting_4spk.flac"
-SHORTEST, LONGEST = 44.0, 81.4
-"""Seconds: 184 files of these lengths are 11,541 s."""
+SECONDS = 11_541 / 184
+"""Of one file on average, as in the guide's set."""
 TOKENS_PER_EMBEDDING = 0.4
 """Three a second, of a checkpoint that makes 7.5 embeddings of one."""
-_TICK = os.sysconf("SC_CLK_TCK")
-
-
-def write_files(directory: Path, count: int) -> tuple[list[Path], float]:
-    """`count` 16-bit WAV files cut from a meeting, and their seconds together."""
-    samples = decode(SOURCE.read_bytes()).channel()
-    rng = np.random.default_rng(0)
-    lengths = np.linspace(SHORTEST, LONGEST, count)
-    rng.shuffle(lengths)
-    files = []
-    for index, seconds in enumerate(lengths):
-        begin = int(rng.integers(0, len(samples)))
-        cut = np.take(samples, range(begin, begin + int(seconds * SAMPLE_RATE)), mode="wrap")
-        files.append(directory / f"{index:03}.wav")
-        files[-1].write_bytes(to_wav(cut, SAMPLE_RATE))
-    return files, float(lengths.sum())
 
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """Processor seconds: of the process's first thread, of all its threads, of its children."""
+    """Processor seconds: of a process's first thread, of all its threads, of its children."""
 
     loop: float
     process: float
@@ -71,25 +51,11 @@ class Cpu:
         return Cpu(self.loop - other.loop, self.process - other.process, self.children - other.children)
 
 
-def _ticks(folder: Path) -> float:
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
-    return 0.0
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    for children in Path("/proc", str(pid)).glob("task/*/children"):
-        for child in map(int, children.read_text().split()):
-            yield child
-            yield from _descendants(child)
-
-
-def cpu_of(pid: int, *, children: bool = True) -> Cpu:
-    """What a process has used until now (Linux)."""
-    folder = Path("/proc", str(pid))
-    below = sum(_ticks(Path("/proc", str(child))) for child in _descendants(pid)) if children else 0.0
-    return Cpu(_ticks(folder / "task" / str(pid)), _ticks(folder), below)
+def cpu_of(pid: int) -> Cpu:
+    """What a process has used until now; this one's children are the tiers and count for themselves."""
+    children = processor.below(pid) if pid != os.getpid() else ()
+    threads = processor.threads([pid])
+    return Cpu(threads[processor.Thread(pid, pid)], processor.seconds([pid]), processor.seconds(children))
 
 
 @contextlib.contextmanager
@@ -102,13 +68,14 @@ def tiers(model: Path, options: argparse.Namespace) -> Iterator[list[Tier]]:
         encoder = ["--model", str(model), "--listen", at.encoder, "--decoder", at.decoder]
         gateway = ["--listen", at.gateway, "--encoder", at.encoder, "--http-port", "0"]
         gateway += ["--realtime-port", "0", "--local-files", *options.gateway_args.split()]
-        started = []
+        module = "decoder_service"
+        if options.engine == "instant":
+            module, decoder = "benchmarks.instant", ["decoder", *decoder]
+        else:
+            forced = str(TOKENS_PER_EMBEDDING)
+            decoder += ["--engine", options.engine, "--forced-tokens-per-embedding", forced]
+        started: list[Tier] = []
         try:
-            if options.engine == "instant":
-                module, decoder = "benchmarks.instant", ["decoder", *decoder]
-            else:
-                module, forced = "decoder_service", str(TOKENS_PER_EMBEDDING)
-                decoder += ["--engine", options.engine, "--forced-tokens-per-embedding", forced]
             started.append(spawn("decoder", module, decoder, at.decoder, root))
             started.append(spawn("encoder", "benchmarks.instant", ["encoder", *encoder], at.encoder, root))
             started.append(spawn("gateway", "gateway", gateway, at.gateway, root))
@@ -135,14 +102,14 @@ WAYS: dict[str, Callable[[str, Sequence[Path], int], None]] = {"sdk": by_sdk, "g
 
 @contextlib.contextmanager
 def recorded(running: Sequence[Tier], directory: Path | None) -> Iterator[None]:
-    """py-spy on every tier while the context is open; one file of stacks each."""
+    """py-spy, which must be on the PATH, on every tier while the context is open: who holds the GIL."""
     if directory is None:
         yield
         return
     directory.mkdir(parents=True, exist_ok=True)
-    common = ["py-spy", "record", "--gil", "--format", "raw", "--rate", "250", "--duration", "3600"]
+    record = ["py-spy", "record", "--gil", "--format", "raw", "--rate", "250", "--duration", "3600"]
     spies = [
-        subprocess.Popen([*common, "--pid", str(t.process.pid), "--output", str(directory / f"{t.name}.txt")])
+        subprocess.Popen([*record, "--pid", str(t.process.pid), "--output", str(directory / f"{t.name}.txt")])
         for t in running
     ]
     time.sleep(1)
@@ -150,16 +117,26 @@ def recorded(running: Sequence[Tier], directory: Path | None) -> Iterator[None]:
         yield
     finally:
         for spy in spies:
-            spy.send_signal(2)
+            spy.send_signal(signal.SIGINT)
         for spy in spies:
             spy.wait()
+
+
+def measure(way: str, running: Sequence[Tier], files: Sequence[Path], in_flight: int) -> dict[str, Cpu]:
+    """What every process used for all files, and in the line printed, how long they took."""
+    names = {tier.process.pid: tier.name for tier in running} | {os.getpid(): "client"}
+    before = {pid: cpu_of(pid) for pid in names}
+    started = time.perf_counter()
+    WAYS[way](running[-1].address, files, in_flight)
+    print(f"{way}: {time.perf_counter() - started:.1f} s")
+    return {name: cpu_of(pid) - before[pid] for pid, name in names.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--files", type=int, default=40, help="184 is the guide's set")
+    parser.add_argument("--files", type=int, default=40, help="of a minute on average; the guide has 184")
     parser.add_argument("--in-flight", type=int, default=128)
     parser.add_argument("--engine", choices=("instant", "vllm", "transformers"), default="instant")
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=list(WAYS))
@@ -167,28 +144,20 @@ def main() -> None:
     parser.add_argument("--py-spy", type=Path, help="directory for the stacks that held the GIL")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tandem-cost-") as directory:
-        root = Path(directory)
-        model = random_checkpoint.write(
-            root / "model", ROOT / "models" / "demo", dict(PUBLISHED_WIDTH), dict(LLM_WIDTH)
-        )
-        files, seconds = write_files(root, options.files)
+        root, seconds = Path(directory), options.files * SECONDS
+        widths = dict(PUBLISHED_WIDTH), dict(LLM_WIDTH)
+        model = random_checkpoint.write(root / "model", ROOT / "models" / "demo", *widths)
+        files = workload.write(root / "files", workload.Workload(options.files, seconds))
         with tiers(model, options) as running:
             WAYS[options.ways[0]](running[-1].address, files[:4], 4)
-            names = {tier.process.pid: tier.name for tier in running} | {os.getpid(): "client"}
             print(f"{len(files)} files, {seconds:.0f} s of audio, decoder {options.engine}, ", end="")
             print(f"load {os.getloadavg()[0]:.1f}; CPU ms per second of audio")
             for way in options.ways:
                 with recorded(running, options.py_spy and options.py_spy / way):
-                    before = {pid: cpu_of(pid, children=pid != os.getpid()) for pid in names}
-                    started = time.perf_counter()
-                    WAYS[way](running[-1].address, files, options.in_flight)
-                    wall = time.perf_counter() - started
-                    after = {pid: cpu_of(pid, children=pid != os.getpid()) for pid in names}
-                print(f"{way}: {wall:.1f} s, RTFx {seconds / wall:.0f}")
+                    used = measure(way, running, files, options.in_flight)
                 print(f"  {'':<10}{'loop':>9}{'process':>9}{'children':>9}")
-                for pid, name in names.items():
-                    used = after[pid] - before[pid]
-                    cells = (1000 * value / seconds for value in (used.loop, used.process, used.children))
+                for name, cpu in used.items():
+                    cells = (1000 * value / seconds for value in (cpu.loop, cpu.process, cpu.children))
                     print(f"  {name:<10}" + "".join(f"{cell:>9.3f}" for cell in cells))
 
 
