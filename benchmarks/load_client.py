@@ -45,10 +45,26 @@ class Load:
     sdk: bool = False
     limit: int = 0
     """Files at most; 0 is all."""
+    segment: float = 0.0
+    """Cut speech into so many seconds, whatever its pauses; 0 cuts at pauses."""
+    texts: str = ""
+    """File for the texts of all segments, by name of the recording, as JSON."""
 
     def files(self) -> list[Path]:
         found = sorted(Path(self.folder).glob("*.wav"))
         return found[: self.limit or None]
+
+    def options(self) -> RecognizeOptions:
+        """Of every call."""
+        if not self.segment:
+            return RecognizeOptions(speakers=self.speakers)
+        # With a pause that is never reached, only max_segment ends a segment.
+        return RecognizeOptions(
+            speakers=self.speakers,
+            dynamic_silence=False,
+            fixed_silence=self.segment,
+            max_segment=self.segment,
+        )
 
 
 @dataclass(slots=True)
@@ -66,11 +82,12 @@ class Share:
     latencies: list[float] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    texts: dict[str, list[str]] = field(default_factory=dict)
 
 
 def _client(load: Load, number: int, barrier: Barrier) -> Share:
     files = load.files()[number :: load.processes]
-    options = RecognizeOptions(speakers=load.speakers)
+    options = load.options()
     share, timings = Share(), []
     in_flight = max(1, load.in_flight // load.processes)
     with contextlib.ExitStack() as resources:
@@ -95,6 +112,8 @@ def _client(load: Load, number: int, barrier: Barrier) -> Share:
             share.characters += len(transcript.text)
             share.segments += len(transcript.segments)
             share.words += sum(len(segment.words) for segment in transcript.segments)
+            if load.texts:
+                share.texts[file.name] = [segment.text for segment in transcript.segments]
             timings.append(asdict(transcript.timing))
 
         list(pool.map(recognize, range(len(files)), files))
@@ -145,6 +164,9 @@ def run(load: Load) -> dict[str, object]:
     with context.Manager() as manager, context.Pool(load.processes) as pool:
         barrier = manager.Barrier(load.processes)
         shares = pool.starmap(_client, [(load, number, barrier) for number in range(load.processes)], 1)
+    if load.texts:
+        texts = {name: found for share in shares for name, found in share.texts.items()}
+        Path(load.texts).write_text(json.dumps(texts), encoding="utf-8")
     return summary(load, shares)
 
 
@@ -180,6 +202,8 @@ def main() -> int:
     parser.add_argument("--in-flight", type=int, default=64, help="recordings at a time, of all processes")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--limit", type=int, default=0, help="files at most; 0 is all")
+    parser.add_argument("--segment", type=float, default=0.0, help="seconds of each; 0 cuts at pauses")
+    parser.add_argument("--texts", default="", help="file for texts of segments, as JSON")
     parser.add_argument("--speakers", action="store_true")
     parser.add_argument("--sdk", action="store_true")
     result = run(Load(**vars(parser.parse_args())))

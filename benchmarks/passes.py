@@ -21,17 +21,23 @@ STAGES = ("audio_decode", "vad", "encode_queue", "encode", "decode", "align", "s
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How a folder is sent: by the SDK from one process, or by gRPC clients spread over processes."""
+    """How a folder is sent: by the SDK from one process, or by gRPC clients spread over processes.
+
+    segment, texts: see benchmarks.load_client.Load; of gRPC alone.
+    """
 
     way: str = "grpc"
     in_flight: int = 64
     processes: int = 2
     speakers: bool = False
+    segment: float = 0.0
+    texts: str = ""
 
     def command(self, servers: Sequence[str], folder: Path) -> list[str]:
         """Of benchmarks.load_client."""
         command = [sys.executable, "-m", "benchmarks.load_client", ",".join(servers), str(folder)]
         command += ["--in-flight", str(self.in_flight), "--processes", str(self.processes)]
+        command += ["--segment", str(self.segment), "--texts", self.texts]
         command += ["--sdk"] if self.way == "sdk" else []
         return [*command, *(["--speakers"] if self.speakers else [])]
 

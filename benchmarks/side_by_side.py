@@ -29,7 +29,7 @@ from benchmarks.stack import Services, parse_extra, running, watched
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is measured and how; `slow_files` is how many files the slow engines get."""
+    """What is measured and how. slow_files, peer_files: how many the transformers engine and FunASR's get."""
 
     services: Services
     root: Path
@@ -38,16 +38,25 @@ class Setup:
     client_processes: int
     rounds: int = 1
     slow_files: int = 1
+    peer_files: int = 1
 
     def recordings(self, name: str, seed: int, files: int | None = None) -> Path:
         """A folder of files that no part has seen before."""
         work = replace(self.work, seed=seed)
         if files is not None:
             work = replace(work, files=files, seconds=work.seconds * files / work.files)
+        return self.written(name, work)
+
+    def written(self, name: str, work: workload.Workload) -> Path:
+        """A folder with that workload, under `root`."""
         folder = self.root / name
         shutil.rmtree(folder, ignore_errors=True)
         workload.write(folder, work)
         return folder
+
+    def peer_recordings(self) -> Path:
+        """What FunASR's engine gets, and one pass of the services."""
+        return self.recordings("set-funasr", 201, self.peer_files)
 
 
 def tandem_part(setup: Setup, results: Results) -> None:
@@ -66,6 +75,8 @@ def tandem_part(setup: Setup, results: Results) -> None:
                 for tier in stack.tiers:
                     tier.check_alive()
                 seed += 1
+        name, folder = "gRPC, FunASR's files", setup.peer_recordings()
+        results.attempt(name, partial(one_pass, name, loads[1], servers, folder, tiers))
 
 
 def transformers_part(setup: Setup, results: Results) -> None:
@@ -81,9 +92,9 @@ def transformers_part(setup: Setup, results: Results) -> None:
 
 def funasr_part(setup: Setup, results: Results) -> None:
     """FunASR's engine in a process of its own (see benchmarks/funasr_peer.py)."""
-    folder = setup.recordings("set-funasr", 201)
     wanted = setup.services
-    command = [sys.executable, "-m", "benchmarks.funasr_peer", str(wanted.model), str(folder)]
+    command = [sys.executable, "-m", "benchmarks.funasr_peer"]
+    command += [str(wanted.model), str(setup.peer_recordings())]
     command += ["--device", wanted.device or "cuda:0", "--gpu-share", str(wanted.gpu_share)]
     command += ["--tokens-per-embedding", str(wanted.tokens_per_embedding)]
     found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -150,12 +161,15 @@ def main() -> int:
     wanted.add_argument("--parts", nargs="+", choices=list(known), default=list(known))
     wanted.add_argument("--rounds", type=int, default=2)
     wanted.add_argument("--slow-files", type=int, default=16, help="files for the transformers engine")
+    wanted.add_argument("--peer-files", type=int, default=48, help="files for FunASR's engine")
     options = checked(wanted.parse_args())
     if options.smoke:
-        options.rounds, options.slow_files = 1, 2
+        options.rounds, options.slow_files, options.peer_files = 1, 2, 2
     results = Results(options.json)
     with prepared(options) as setup:
-        setup = replace(setup, rounds=options.rounds, slow_files=options.slow_files)
+        setup = replace(
+            setup, rounds=options.rounds, slow_files=options.slow_files, peer_files=options.peer_files
+        )
         for part in options.parts:
             print(f"== {part}", flush=True)
             results.attempt(part, partial(known[part], setup, results))

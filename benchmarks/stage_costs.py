@@ -166,7 +166,9 @@ def offline(running: Services, segments: Sequence[bytes], copies: int) -> tuple[
 def live(running: Services, streams: int) -> tuple[float, Tree]:
     """Processor seconds of the gateway, and work for the other tiers, in a second of one stream."""
     before = running.read()
-    result = streaming.measure(running.stack.address, str(FILES[0]), StreamOptions(), streams, 1)
+    result = streaming.measure(
+        streaming.Load((running.stack.address,), str(FILES[0]), StreamOptions(), streams)
+    )
     after = running.read()
     if result.failed:
         raise RuntimeError(f"{result.failed} of {streams} streams failed: use fewer --streams")

@@ -13,16 +13,18 @@ import argparse
 import asyncio
 import contextlib
 import json
+import multiprocessing
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import processor
 from gateway.audio.decode import decode
 from tandem.cli.models import resolve
 from tandem.launcher import private_stack
@@ -30,8 +32,12 @@ from tandem.live_events import Ended, Final, LiveEvent, Partial, SpeechBegan, Sp
 from tandem.results import RecognizeOptions
 from tandem.streaming_client import LiveStream, StreamOptions
 
+Pcm = np.ndarray[tuple[int], np.dtype[np.int16]]
+
 RATE, FRAME = 16_000, 1_600
 TRAILING_SILENCE = 2.5
+_PATIENCE = 2.0
+"""A stream that takes so many times its audio's length has failed."""
 # What the detector keeps after the last speech frame, and hears before the first one.
 _TAIL, _LOOK_BACK = 0.11, 0.25
 _STAGGER = 2.0
@@ -39,26 +45,55 @@ _STAGGER = 2.0
 
 @dataclass(slots=True)
 class Measured:
-    """Seconds of each kind, and the text, of one or many streams."""
+    """Seconds of each kind, text and number of finals, of one or many streams."""
 
     first_partial: list[float] = field(default_factory=list)
     final_after_endpoint: list[float] = field(default_factory=list)
     final_after_speech: list[float] = field(default_factory=list)
     lag: list[float] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    finals: list[int] = field(default_factory=list)
     failed: int = 0
+    processor: float = 0.0
 
     def add(self, other: Measured) -> None:
-        for name in ("first_partial", "final_after_endpoint", "final_after_speech", "lag", "texts"):
+        for name in ("first_partial", "final_after_endpoint", "final_after_speech", "lag", "texts", "finals"):
             getattr(self, name).extend(getattr(other, name))
         self.failed += other.failed
+        self.processor += other.processor
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """So many streams of a recording at a time, from `processes` processes, to the targets by turns.
+
+    seconds: only so much of it; 0 is all. distinct: noise of one bit makes each stream new to every cache.
+    """
+
+    targets: tuple[str, ...]
+    path: str
+    options: StreamOptions
+    streams: int = 1
+    processes: int = 1
+    seconds: float = 0.0
+    distinct: bool = False
+
+    def audio(self) -> Pcm:
+        """The recording and the silence after it."""
+        samples = decode(Path(self.path).read_bytes()).channel()
+        pcm = np.rint(samples * 32767).astype(np.int16)[: int(self.seconds * RATE) or None]
+        return np.concatenate([pcm, np.zeros(int(TRAILING_SILENCE * RATE), dtype=np.int16)])
+
+    def share(self, process: int) -> range:
+        """Numbers of the streams of one process."""
+        return range(process, self.streams, self.processes)
 
 
 @dataclass(slots=True)
 class Client:
     """One stream: what was sent when, and what came back when."""
 
-    audio: np.ndarray[tuple[int], np.dtype[np.int16]]
+    audio: Pcm
     begin: float = 0.0
     measured: Measured = field(default_factory=Measured)
     onsets: dict[int, float] = field(default_factory=dict)
@@ -75,6 +110,7 @@ class Client:
                 self._note(event, live.cursors.received, loop.time() - self.begin)
             await sending
         self.measured.texts.append(" ".join(text for text in self.finals if text))
+        self.measured.finals.append(len(self.finals))
         return self.measured
 
     async def _send(self, live: LiveStream) -> None:
@@ -104,32 +140,41 @@ class Client:
             raise TypeError(f"unexpected event {event}")
 
 
-async def _streams(target: str, path: str, options: StreamOptions, delays: Sequence[float]) -> Measured:
-    samples = decode(Path(path).read_bytes()).channel()
-    pcm = np.rint(samples * 32767).astype(np.int16)
-    audio = np.concatenate([pcm, np.zeros(int(TRAILING_SILENCE * RATE), dtype=np.int16)])
-    together = Measured()
-    runs = [Client(audio).run(target, options, delay) for delay in delays]
+async def _streams(load: Load, process: int) -> Measured:
+    audio, together = load.audio(), Measured()
+    before = processor.seconds([os.getpid()])
+    limit = _STAGGER + _PATIENCE * len(audio) / RATE
+
+    async def run(number: int) -> Measured:
+        samples = audio ^ _noise(number, len(audio)) if load.distinct else audio
+        target, delay = load.targets[number % len(load.targets)], _STAGGER * number / load.streams
+        return await asyncio.wait_for(Client(samples).run(target, load.options, delay), limit)
+
+    runs = [run(number) for number in load.share(process)]
     for result in await asyncio.gather(*runs, return_exceptions=True):
         if isinstance(result, Measured):
             together.add(result)
         else:
             print(f"a stream failed: {result!r}", file=sys.stderr)
             together.failed += 1
+    together.processor = processor.seconds([os.getpid()]) - before
     return together
 
 
-def _process(target: str, path: str, options: StreamOptions, delays: Sequence[float]) -> Measured:
-    return asyncio.run(_streams(target, path, options, delays))
+def _noise(seed: int, length: int) -> Pcm:
+    bits = np.random.default_rng(seed).bytes(length // 8 + 1)
+    return np.unpackbits(np.frombuffer(bits, np.uint8))[:length].astype(np.int16)
 
 
-def measure(target: str, path: str, options: StreamOptions, streams: int, processes: int) -> Measured:
-    """`streams` clients at a time, begun over two seconds, spread over `processes`."""
-    delays = [_STAGGER * index / streams for index in range(streams)]
-    shares = [delays[first::processes] for first in range(min(processes, streams))]
-    together = Measured()
-    with ProcessPoolExecutor(len(shares)) as pool:
-        for part in pool.map(partial(_process, target, path, options), shares):
+def _process(load: Load, process: int) -> Measured:
+    return asyncio.run(_streams(load, process))
+
+
+def measure(load: Load) -> Measured:
+    """Streams begin over two seconds, in processes of their own."""
+    together, number = Measured(), min(load.processes, load.streams)
+    with ProcessPoolExecutor(number, multiprocessing.get_context("spawn")) as pool:
+        for part in pool.map(_process, [load] * number, range(number)):
             together.add(part)
     return together
 
@@ -154,21 +199,32 @@ def _percentiles(values: Sequence[float]) -> dict[str, float]:
     return {f"p{p}": round(float(np.percentile(values, p)) * 1000) for p in (50, 95)}
 
 
-def summary(streams: int, got: Measured, reference: str, alone: str) -> dict[str, object]:
-    """One row: milliseconds and word error rates."""
-    wanted = words(reference)
-    rates = [word_errors(wanted, words(text)) / max(1, len(wanted)) for text in got.texts]
-    same = [word_errors(words(alone), words(text)) / max(1, len(words(alone))) for text in got.texts]
+def latencies(got: Measured) -> dict[str, dict[str, float]]:
+    """Percentiles in milliseconds."""
     return {
-        "streams": streams,
-        "failed": got.failed,
         "first_partial_ms": _percentiles(got.first_partial),
         "final_after_endpoint_ms": _percentiles(got.final_after_endpoint),
         "final_after_speech_ms": _percentiles(got.final_after_speech),
         "lag_ms": _percentiles(got.lag),
+    }
+
+
+def difference(wanted: str, texts: Sequence[str]) -> float | None:
+    """Mean word error rate of the texts; None without texts."""
+    right = words(wanted)
+    rates = [word_errors(right, words(text)) / max(1, len(right)) for text in texts]
+    return round(float(np.mean(rates)), 4) if rates else None
+
+
+def summary(streams: int, got: Measured, reference: str, alone: str) -> dict[str, object]:
+    """One row: milliseconds and word error rates."""
+    return {
+        "streams": streams,
+        "failed": got.failed,
+        **latencies(got),
         "partials_per_stream": round(len(got.lag) / max(1, len(got.texts)), 1),
-        "wer": round(float(np.mean(rates)), 4) if rates else None,
-        "wer_against_one_stream": round(float(np.mean(same)), 4) if same else None,
+        "wer": difference(reference, got.texts),
+        "wer_against_one_stream": difference(alone, got.texts),
     }
 
 
@@ -186,7 +242,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 8])
-    parser.add_argument("--server", help="gRPC address; unset starts the three tiers")
+    parser.add_argument("--server", help="gRPC addresses, by comma; unset starts the three tiers")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--audio", default="examples/meeting.flac")
@@ -198,10 +254,11 @@ def main() -> int:
     reference = str(json.loads(text)["text"]) if options.reference.endswith(".json") else text
     wanted = StreamOptions(RecognizeOptions(language=options.language))
     with _server(options) as target:
-        measure(target, options.audio, wanted, 1, 1)  # warm-up
+        targets = tuple(target.split(","))
+        measure(Load(targets, options.audio, wanted))  # warm-up
         alone = ""
         for streams in options.streams:
-            got = measure(target, options.audio, wanted, streams, options.processes)
+            got = measure(Load(targets, options.audio, wanted, streams, options.processes))
             alone = alone or (got.texts[0] if got.texts else "")
             print(json.dumps(summary(streams, got, reference, alone)), flush=True)
     return 0

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -75,8 +74,7 @@ def prepare(setup: side_by_side.Setup, number: int, profiles: int) -> Iterator[P
         replace(longer if index >= number else work, seed=index + 1) for index in range(number + profiles)
     ]
     folders = [setup.root / f"sweep-{index}" for index in range(len(works))]
-    with ProcessPoolExecutor(min(len(works), os.cpu_count() or 1)) as pool:
-        list(pool.map(workload.write, folders, works))
+    workload.write_all(folders, works)
     return iter(folders)
 
 

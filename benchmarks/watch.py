@@ -13,6 +13,7 @@ from benchmarks import metrics, processor
 from benchmarks.gpu_use import gpu_mib, gpu_percent
 
 _INTERVAL = 0.25
+_MEMORY_EVERY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,9 @@ class Watched:
 class Seen:
     """Complete when watching() is left.
 
-    processor: seconds by role; busiest: of the busiest single thread. counters: what was added, peaks and
-    means: of gauges, all by tier. gpu_mib: at the end, by role. gpu_percent: share of time in kernels.
+    processor: seconds by role; busiest: of the busiest single thread. counters: what was added, by tier.
+    peaks and means: of gauges by tier, and of "ROLE host_mib", the memory of a role's processes. gpu_mib: at
+    the end, by role. gpu_percent: share of time in kernels.
     """
 
     processor: dict[str, float] = field(default_factory=dict)
@@ -101,13 +103,21 @@ class _Series:
             thread.join()
 
     def _read(self, done: threading.Event) -> None:
-        due = time.monotonic()
+        due, ticks = time.monotonic(), 0
         while not done.is_set():
+            if ticks % _MEMORY_EVERY == 0:
+                self._read_memory()
+            ticks += 1
             for tier in self._tiers:
                 for name, value in metrics.gauges(tier.ports).items():
                     self._values[f"{tier.name} {name}"].append(value)
             due += _INTERVAL
             done.wait(max(0.0, due - time.monotonic()))
+
+    def _read_memory(self) -> None:
+        for tier in self._tiers:
+            for role, processes in tier.by_role().items():
+                self._values[f"{role} host_mib"].append(processor.resident_mib(processes))
 
     def peaks(self) -> dict[str, float]:
         return {name: round(max(values), 3) for name, values in self._values.items()}

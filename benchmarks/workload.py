@@ -9,7 +9,10 @@ own recordings, joined end to end; noise of one bit, another for each seed, make
 from __future__ import annotations
 
 import argparse
+import os
 import wave
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +76,12 @@ def write(out: Path, workload: Workload) -> list[Path]:
         write_wav(paths[-1], samples ^ noise)
         begin += length
     return paths
+
+
+def write_all(folders: Sequence[Path], workloads: Sequence[Workload]) -> None:
+    """Each workload into its folder, side by side."""
+    with ProcessPoolExecutor(min(len(folders), os.cpu_count() or 1)) as pool:
+        list(pool.map(write, folders, workloads))
 
 
 def write_wav(path: Path, samples: Pcm) -> None:

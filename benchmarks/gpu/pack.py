@@ -1,6 +1,6 @@
 """Packs what the benchmarks need on a GPU machine without a network into one folder of a few MB.
 
-    python benchmarks/gpu/pack.py FOLDER [--wheels benchmarks/gpu/wheels.txt ...]
+    python benchmarks/gpu/pack.py FOLDER [--also peer profiles]
 
 Wheels are for Python 3.12 on x86-64 Linux; torch, transformers and vLLM are not among them, the machine has
 them. The generated stubs and the voice detector travel with them. Copy the tracked files of the repository
@@ -61,12 +61,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    usual = Path(__file__).with_name("wheels.txt")
-    parser.add_argument("--wheels", type=Path, nargs="+", default=[usual], help="requirement files")
+    here = Path(__file__).parent
+    more = sorted({file.stem for file in here.glob("*.txt")} - {"wheels"})
+    parser.add_argument("--also", nargs="*", default=[], choices=more, help="what single benchmarks need")
     options = parser.parse_args()
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
-    download(options.folder, requirements(options.wheels))
+    download(options.folder, requirements([here / f"{name}.txt" for name in ("wheels", *options.also)]))
     pack_tree(options.folder / "tree.tgz")
     sizes = {path.name: path.stat().st_size for path in options.folder.iterdir()}
     for name, size in sorted(sizes.items(), key=lambda item: item[1]):

@@ -31,6 +31,18 @@ tandem() { side --parts tandem; }
 slow() { side --parts transformers; }
 peer() { side --parts funasr; }
 all() { side; }
+growth() { studies growth; }
+live() { studies live; }
+both() { studies growth live; }  # on one start of the tiers
+tp() {  # needs two GPUs; NVLink multicast stays off, for hosts whose other GPUs somebody else uses
+  export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 VLLM_ALLREDUCE_USE_SYMM_MEM=0
+  # shellcheck disable=SC2086
+  python3 -m benchmarks.tensor_parallel --model "$MODEL" --root "$ROOT" --json "$RESULTS/$STAGE.json" ${FLAGS:-}
+}
+studies() {
+  # shellcheck disable=SC2086
+  python3 -m benchmarks.studies "$@" --model "$MODEL" --root "$ROOT" --json "$RESULTS/$STAGE.json" ${FLAGS:-}
+}
 sweep() {  # what limits it: other settings, profiles; half of the time is the start of vLLM
   # shellcheck disable=SC2086
   python3 -m benchmarks.sweep --model "$MODEL" --root "$ROOT" --json "$RESULTS/sweep.json" --profile "$RESULTS/profile" ${FLAGS:-}
