@@ -26,6 +26,15 @@ def gpu_mib() -> dict[int, int]:
     return used
 
 
+def gpu_names() -> list[str]:
+    """Of all GPUs, in the order of their numbers."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return []
+
+
 @contextlib.contextmanager
 def gpu_percent(interval_ms: int = 200) -> Iterator[dict[str, float]]:
     """The share of time in which some kernel ran on each GPU, in percent; filled when the context is left."""

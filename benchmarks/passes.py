@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import platform
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from benchmarks import metrics, processor, profiling
+from benchmarks.gpu_use import gpu_names
 from benchmarks.report import table
 from benchmarks.watch import Watched, watching
 
@@ -124,11 +129,28 @@ def _wait_for_calls(tiers: Sequence[Watched], client: subprocess.Popen[bytes]) -
         time.sleep(0.05)
 
 
+def made() -> dict[str, object]:
+    """How and where this process measures: command, cores, GPUs, versions."""
+    words = [Path(sys.argv[0]).stem, *sys.argv[1:]]
+    versions = {}
+    for name in ("torch", "transformers", "vllm"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "command": " ".join(words),
+        "cores": os.cpu_count(),
+        "gpus": gpu_names(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
 class Results:
     """Rows as they come: printed at once, and written to `path` after each, whatever happens later."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
+        self._made = made() if path is not None else {}
         self.rows: list[Row] = []
         self.failures: dict[str, str] = {}
 
@@ -152,7 +174,7 @@ class Results:
     def _write(self) -> None:
         if self._path is not None:
             rows = [asdict(row) | {"rtfx": row.rtfx} for row in self.rows]
-            record = {"rows": rows, "failures": self.failures}
+            record = {"made": self._made, "rows": rows, "failures": self.failures}
             self._path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     def table(self) -> str:
