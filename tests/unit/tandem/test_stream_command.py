@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import io
+import os
+import signal
+import sys
+import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +19,7 @@ import soundfile
 from rich.console import Console
 
 from tandem.cli import main
-from tandem.cli.stream import Captions, recording
+from tandem.cli.stream import Captions, microphone, recording
 from tandem.live_events import Ended, EndReason, Final, LiveEvent, Partial, Refined
 from tandem.results import Segment
 
@@ -85,3 +91,53 @@ def test_a_missing_microphone_package_is_named(
     monkeypatch.setattr(builtins, "__import__", refuse)
     assert main(["stream", "--mic", "--server", "unix:/nowhere"]) == 1
     assert "tandem-asr[mic]" in capsys.readouterr().err
+
+
+class PortAudioError(Exception):
+    """As sounddevice names it."""
+
+
+class Device:
+    """What sounddevice opens: calls back with frames from a thread of its own, as PortAudio does."""
+
+    def __init__(self, rate: int, frame: int, *, channels: int, dtype: str, callback: Any) -> None:
+        assert (rate, frame, channels, dtype) == (16_000, 1_600, 1, "int16")
+        self._thread = threading.Thread(target=self._speak, args=(callback,))
+        self.closed = False
+
+    def _speak(self, callback: Any) -> None:
+        for number in range(3):
+            callback(bytearray(np.full(1600, number, dtype=np.int16).tobytes()), 1600, None, None)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self.closed = True
+
+
+def plug_in(monkeypatch: pytest.MonkeyPatch, device: Any) -> None:
+    module = types.SimpleNamespace(RawInputStream=device, PortAudioError=PortAudioError)
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+
+
+def test_a_microphone_is_heard_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, Device)
+    before = signal.getsignal(signal.SIGINT)
+    with contextlib.ExitStack() as resources:
+        frames = [np.frombuffer(frame, dtype=np.int16) for frame in microphone(resources)]
+    assert [(len(frame), int(frame[0])) for frame in frames] == [(1600, 0), (1600, 1), (1600, 2)]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_microphone_that_cannot_be_opened_is_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PortAudioError("Invalid input device (no default input device)")
+
+    plug_in(monkeypatch, refuse)
+    assert main(["stream", "--mic", "--server", "localhost:1"]) != 0
+    assert "no usable microphone: Invalid input device" in capsys.readouterr().err
