@@ -70,7 +70,7 @@ def _help(parse: Callable[[Sequence[str]], Any]) -> str:
 
 
 def flags_of_benchmarks() -> Iterator[str]:
-    for file in [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "training").glob("*.py")]:
+    for file in [*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "training").glob("*.py")]:
         yield from re.findall(r'"(--[a-z-]+)"', file.read_text(encoding="utf-8"))
 
 
