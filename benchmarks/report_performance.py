@@ -2,9 +2,9 @@
 
     python -m benchmarks.report_performance [--check]
 
-Results are the files that benchmarks/gpu/run.sh leaves: side_tandem.json, side_peer.json, side_slow.json,
-sweep.json, both.json, tp.json. What lies between <!-- NAME --> and <!-- end --> of the page is made anew; a
-part without results stays empty. Numbers are copied, never typed.
+Results are the files that benchmarks/gpu/run.sh leaves, under their names there; what is in them says where
+it belongs. What lies between <!-- NAME --> and <!-- end --> of the page is made anew; a part without results
+stays empty. Numbers are copied, never typed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 FOLDER = PAGE.with_suffix("")
 _PART = re.compile(r"(<!-- ([a-z-]+) -->\n).*?(<!-- end -->)", re.S)
+_WHOLE = re.compile(r"(sdk|grpc)( \+ speakers)? #|gRPC, FunASR|FunASR|transformers engine")
+_PEERS = ("side_peer", "side_slow")
 _CURVES = {
     "segment": ("segment.svg", "RTFx against segment length", "seconds of a segment"),
     "in flight": ("in-flight.svg", "RTFx against recordings in flight", "recordings at a time"),
@@ -64,10 +66,15 @@ Files = Sequence[Measured]
 
 def side_by_side(files: Files) -> str:
     """Each engine: RTFx, seconds by stage, memory and processor time."""
-    order = {name: at for at, name in enumerate(("side_tandem", "side_peer", "side_slow"))}
-    wanted = sorted((file for file in files if file.name in order), key=lambda file: order[file.name])
-    rows = [_side_cells(row) for file in wanted for row in file.rows if row.name != "warm-up"]
+    wanted = [file for file in files if any(is_whole(row) for row in file.rows)]
+    wanted.sort(key=lambda file: file.name in _PEERS)
+    rows = [_side_cells(row) for file in wanted for row in file.rows if is_whole(row)]
     return _with_origin(table(rows), wanted) if rows else ""
+
+
+def is_whole(row: Row) -> bool:
+    """Whether it is a row of benchmarks.side_by_side, not its warm-up."""
+    return bool(_WHOLE.match(row.name))
 
 
 def _side_cells(row: Row) -> dict[str, str]:
@@ -99,8 +106,12 @@ def sweep(files: Files) -> str:
 
 def hop(files: Files) -> str:
     """The encoder's wait for the decoder, less what the decoder was busy: what lies between the tiers."""
-    wanted = [file for file in files if file.name in ("side_tandem", "sweep")]
-    found = [(row, cost) for file in wanted for row in file.rows if (cost := hop_seconds(row)) is not None]
+    found = [
+        (row, cost)
+        for file in files
+        for row in file.rows
+        if (is_whole(row) or file.name == "sweep") and (cost := hop_seconds(row)) is not None
+    ]
     lines = []
     for row, cost in found:
         encoder = row.counters["encoder"]

@@ -25,6 +25,7 @@ from pathlib import Path
 from benchmarks import published, workload
 from benchmarks.passes import Load, Results, Row, one_pass
 from benchmarks.stack import Services, parse_extra, running, watched
+from tandem.launcher import Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,9 @@ class Setup:
     work: workload.Workload
     in_flight: int
     client_processes: int
-    rounds: int = 1
-    slow_files: int = 1
-    peer_files: int = 1
+    rounds: int = 2
+    slow_files: int = 16
+    peer_files: int = 48
 
     def recordings(self, name: str, seed: int, files: int | None = None) -> Path:
         """A folder of files that no part has seen before."""
@@ -60,23 +61,28 @@ class Setup:
 
 
 def tandem_part(setup: Setup, results: Results) -> None:
+    """The services' own start, and all their passes."""
+    with running(setup.services) as stack:
+        tandem_passes(setup, stack, results)
+
+
+def tandem_passes(setup: Setup, stack: Stack, results: Results) -> None:
     """SDK and gRPC by turns on the same services, with and without speakers; the first pass warms up."""
     loads = [Load(way, setup.in_flight, setup.client_processes) for way in ("sdk", "grpc")]
-    with running(setup.services) as stack:
-        tiers, servers, seed = watched(stack), [stack.address], 1
-        warm = setup.recordings("warm-up", 1000, min(32, setup.work.files))
-        one_pass("warm-up", replace(loads[0], speakers=True), servers, warm, tiers)
-        for number in range(setup.rounds):
-            for speakers, load in itertools.product((False, True), loads):
-                name = f"{load.way}{' + speakers' if speakers else ''} #{number + 1}"
-                folder = setup.recordings(f"set-{seed}", seed)
-                wanted = replace(load, speakers=speakers)
-                results.attempt(name, partial(one_pass, name, wanted, servers, folder, tiers))
-                for tier in stack.tiers:
-                    tier.check_alive()
-                seed += 1
-        name, folder = "gRPC, FunASR's files", setup.peer_recordings()
-        results.attempt(name, partial(one_pass, name, loads[1], servers, folder, tiers))
+    tiers, servers, seed = watched(stack), [stack.address], 1
+    warm = setup.recordings("warm-up", 1000, min(32, setup.work.files))
+    one_pass("warm-up", replace(loads[0], speakers=True), servers, warm, tiers)
+    for number in range(setup.rounds):
+        for speakers, load in itertools.product((False, True), loads):
+            name = f"{load.way}{' + speakers' if speakers else ''} #{number + 1}"
+            folder = setup.recordings(f"set-{seed}", seed)
+            wanted = replace(load, speakers=speakers)
+            results.attempt(name, partial(one_pass, name, wanted, servers, folder, tiers))
+            for tier in stack.tiers:
+                tier.check_alive()
+            seed += 1
+    name, folder = "gRPC, FunASR's files", setup.peer_recordings()
+    results.attempt(name, partial(one_pass, name, loads[1], servers, folder, tiers))
 
 
 def transformers_part(setup: Setup, results: Results) -> None:
@@ -116,6 +122,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--flags", nargs="*", default=[], metavar="TIER=FLAGS", help="more flags of a tier")
     parser.add_argument("--in-flight", type=int, default=64, help="recordings at a time")
     parser.add_argument("--client-processes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2, help="passes of each kind")
+    parser.add_argument("--slow-files", type=int, default=16, help="files for the transformers engine")
+    parser.add_argument("--peer-files", type=int, default=48, help="files for FunASR's engine")
     parser.add_argument("--files", type=int, default=184)
     parser.add_argument("--seconds", type=float, default=11_541)
     parser.add_argument("--root", type=Path, help="folder for checkpoint and recordings; unset is temporary")
@@ -128,6 +137,7 @@ def checked(options: argparse.Namespace) -> argparse.Namespace:
     """With what --smoke stands for."""
     if options.smoke:
         options.files, options.seconds, options.in_flight = 4, 40.0, 4
+        options.rounds, options.slow_files, options.peer_files = 1, 2, 2
     return options
 
 
@@ -152,6 +162,9 @@ def prepared(options: argparse.Namespace) -> Iterator[Setup]:
             work=workload.Workload(options.files, options.seconds, shortest, longest),
             in_flight=options.in_flight,
             client_processes=options.client_processes,
+            rounds=options.rounds,
+            slow_files=options.slow_files,
+            peer_files=options.peer_files,
         )
 
 
@@ -159,17 +172,9 @@ def main() -> int:
     known = {"tandem": tandem_part, "transformers": transformers_part, "funasr": funasr_part}
     wanted = parser(__doc__ or "")
     wanted.add_argument("--parts", nargs="+", choices=list(known), default=list(known))
-    wanted.add_argument("--rounds", type=int, default=2)
-    wanted.add_argument("--slow-files", type=int, default=16, help="files for the transformers engine")
-    wanted.add_argument("--peer-files", type=int, default=48, help="files for FunASR's engine")
     options = checked(wanted.parse_args())
-    if options.smoke:
-        options.rounds, options.slow_files, options.peer_files = 1, 2, 2
     results = Results(options.json)
     with prepared(options) as setup:
-        setup = replace(
-            setup, rounds=options.rounds, slow_files=options.slow_files, peer_files=options.peer_files
-        )
         for part in options.parts:
             print(f"== {part}", flush=True)
             results.attempt(part, partial(known[part], setup, results))

@@ -1,8 +1,9 @@
 """Studies that share one start of the tiers, which takes longer than they do.
 
-    python -m benchmarks.studies growth live [--model DIR] [--json FILE] [--smoke]
+    python -m benchmarks.studies tandem growth live [--model DIR] [--json FILE] [--smoke]
 
-growth: benchmarks/growth.py. live: benchmarks/live_load.py. What one of them loses, the others keep.
+tandem: that part of benchmarks.side_by_side. growth: benchmarks/growth.py. live: benchmarks/live_load.py.
+What one of them loses, the others keep.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from benchmarks import growth, live_load, side_by_side
 from benchmarks.passes import Results
 from benchmarks.stack import running
 
-STUDIES = {"growth": growth.study, "live": live_load.study}
+STUDIES = {"tandem": side_by_side.tandem_passes, "growth": growth.study, "live": live_load.study}
 
 
 def run(setup: side_by_side.Setup, names: Sequence[str], results: Results) -> None:
