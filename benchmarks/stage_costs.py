@@ -21,8 +21,10 @@ import platform
 import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from benchmarks import processor, streaming
-from benchmarks.stage_load import TierLoad
+from benchmarks.stage_load import Clock, TierLoad
 from gateway.audio.decode import decode
 from tandem import AsyncClient, RecognizeOptions
 from tandem.launcher import Addresses, Stack, StackConfig
@@ -64,6 +66,12 @@ class Services:
 
     def pid(self, tier: str) -> int:
         return next(item.process.pid for item in self.stack.tiers if item.name == tier)
+
+    def clock(self, tier: str) -> Clock:
+        """On a GPU the wall's. On a CPU the tier's own, so that other work on the machine counts less."""
+        if gpu():
+            return time.perf_counter
+        return partial(processor.seconds, [self.pid(tier), *processor.below(self.pid(tier))])
 
     def read(self) -> Reading:
         own = self.pid("gateway")
@@ -121,15 +129,21 @@ async def recognize(target: str, recordings: Sequence[bytes], in_flight: int) ->
         await asyncio.gather(*map(one, recordings))
 
 
-async def cut(target: str, files: Sequence[Path]) -> list[bytes]:
-    """The segments of the recordings, as 16-bit samples at 16 kHz."""
+async def cut(target: str, files: Sequence[Path], longest: float) -> list[bytes]:
+    """The segments of the recordings, as 16-bit samples at 16 kHz, in pieces of at most so many seconds."""
     pieces: list[bytes] = []
     async with AsyncClient(target) as client:
         for file in files:
             samples = np.rint(decode(file.read_bytes()).channel() * 32767).astype("<i2")
             for segment in (await client.recognize(file, timeout=3600)).segments:
-                pieces.append(samples[round(segment.start * RATE) : round(segment.end * RATE)].tobytes())
+                end = round(segment.end * RATE)
+                for begin in range(round(segment.start * RATE), end, round(longest * RATE)):
+                    pieces.append(samples[begin : min(end, begin + round(longest * RATE))].tobytes())
     return pieces
+
+
+def mean_seconds(segments: Sequence[bytes]) -> float:
+    return sum(map(len, segments)) / len(segments) / (2 * RATE)
 
 
 def offline(running: Services, segments: Sequence[bytes], copies: int) -> tuple[Tree, Tree]:
@@ -186,13 +200,15 @@ def live(running: Services, streams: int) -> tuple[float, Tree]:
 def measure(options: argparse.Namespace) -> Tree:
     """The whole file."""
     with services(options) as running:
-        segments = asyncio.run(cut(running.stack.address, FILES))
+        segments = asyncio.run(cut(running.stack.address, FILES, options.longest))
         gateway, speech = offline(running, segments, options.copies)
         load = TierLoad(segments, options.seconds)
         at = running.stack.config.addresses
-        encoder = asyncio.run(load.encoder(at.encoder, options.in_flight))
-        tokens = round(speech["segment_tokens"])
-        decoder = asyncio.run(load.decoder(at.decoder, at.encoder, options.in_flight, tokens))
+        encoder = asyncio.run(load.encoder(at.encoder, options.in_flight, running.clock("encoder")))
+        tokens = speech["segment_tokens"] / speech["segment_seconds"]
+        decoder = asyncio.run(
+            load.decoder(at.decoder, at.encoder, options.in_flight, tokens, running.clock("decoder"))
+        )
         gateway["process_per_stream_second"], streams = live(running, options.streams)
     tree = {
         "gateway": gateway,
@@ -212,6 +228,7 @@ def about(options: argparse.Namespace) -> Tree:
         "engine": options.engine,
         "date": datetime.date.today().isoformat(),
         "command": f"python -m benchmarks.stage_costs {shlex.join(sys.argv[1:])}",
+        "clock": "wall" if gpu() else "processor time of the tier",
         "threads": os.environ.get("OMP_NUM_THREADS", ""),
     }
 
@@ -250,6 +267,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decoder-args", default="", help="more flags for the decoder, as one string")
     parser.add_argument("--gpus", type=int, default=1, help="of the decoder, where there are any")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--longest", type=float, default=60.0, help="seconds of a segment; more is cut")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each closed loop")
     parser.add_argument("--copies", type=int, default=4, help="how often the recordings are sent")
     parser.add_argument("--streams", type=int, default=4, help="live streams at a time")

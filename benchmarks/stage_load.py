@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from tandem.plan.curve import Curve
 from tandem.rpc.channels import channel_options
 from tandem.rpc.tensors import TensorAssembler, WireTensor
 
+_BETTER_OF = 2
 PREFIX, SUFFIX = (1,) * 18, (1,) * 5
 """As many prompt tokens around the audio as the published template has; speed does not depend on which."""
 
@@ -27,25 +29,28 @@ Job = Callable[[int], Awaitable[float]]
 """Does the numbered piece of work; returns its units."""
 
 
-async def closed_loop(job: Job, in_flight: int, seconds: float) -> float:
-    """Units per second, counted from when every worker has done its first job."""
-    finished: list[tuple[float, float]] = []
-    warm: list[float] = []
-    until = float("inf")
+Clock = Callable[[], float]
+"""Seconds: of the wall, or of a process, which count when others use the same processor."""
+
+
+async def closed_loop(job: Job, in_flight: int, seconds: float, clock: Clock = time.perf_counter) -> float:
+    """Units per second of the clock, for so many of them after every worker has done its first job."""
+    warm, begin, units = 0, math.inf, 0.0
 
     async def work(number: int) -> None:
-        nonlocal until
+        nonlocal warm, begin, units
         await job(number)
-        warm.append(time.perf_counter())
-        if len(warm) == in_flight:
-            until = warm[-1] + seconds
-        while time.perf_counter() < until:
+        warm += 1
+        if warm == in_flight:
+            begin = clock()
+        while clock() < begin + seconds:
             number += in_flight
-            units = await job(number)
-            finished.append((time.perf_counter(), units))
+            done = await job(number)
+            if begin < clock() <= begin + seconds:
+                units += done
 
     await asyncio.gather(*(work(index) for index in range(in_flight)))
-    return sum(units for at, units in finished if warm[-1] < at <= until) / seconds
+    return units / seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class TierLoad:
     seconds: float
     """Of each measurement."""
 
-    async def encoder(self, target: str, in_flight: Sequence[int]) -> Curve:
+    async def encoder(self, target: str, in_flight: Sequence[int], clock: Clock) -> Curve:
         """Seconds of audio per second, embeddings and compact posteriors sent back."""
         async with grpc.aio.insecure_channel(target, options=channel_options()) as channel:
             stub: encoder_pb2_grpc.EncoderServiceAsyncStub = encoder_pb2_grpc.EncoderServiceStub(channel)
@@ -66,31 +71,36 @@ class TierLoad:
                 await encode(stub, pcm)
                 return len(pcm) / 32_000
 
-            return await self._curve(job, in_flight)
+            return await self._curve(job, in_flight, clock)
 
-    async def decoder(self, target: str, encoder: str, in_flight: Sequence[int], tokens: int) -> Curve:
-        """Tokens per second, each request a segment's embeddings and so many tokens."""
+    async def decoder(
+        self, target: str, encoder: str, in_flight: Sequence[int], tokens_per_second: float, clock: Clock
+    ) -> Curve:
+        """Tokens per second, each request a segment's embeddings and as many tokens as its speech has."""
         async with grpc.aio.insecure_channel(encoder, options=channel_options()) as channel:
             stub: encoder_pb2_grpc.EncoderServiceAsyncStub = encoder_pb2_grpc.EncoderServiceStub(channel)
             embeds = [await encode(stub, pcm) for pcm in self.segments]
-        sampling = decoder_pb2.SamplingParams(max_tokens=tokens, ignore_eos=True)
         client = DecoderClient(target)
 
         async def job(number: int) -> float:
-            own = embeds[number % len(embeds)].copy()
+            own, pcm = embeds[number % len(embeds)].copy(), self.segments[number % len(embeds)]
+            tokens = max(1, round(tokens_per_second * len(pcm) / 32_000))
+            sampling = decoder_pb2.SamplingParams(max_tokens=tokens, ignore_eos=True)
             own[0, 0] += number * 1e-3  # seen before, its prompt would be found in the engine's cache
             request = DecodeRequest(str(number), PREFIX, WireTensor.of(own), SUFFIX, sampling, "")
             return float(sum([len(part.token_ids) async for part in client.generate(request)]))
 
         try:
-            return await self._curve(job, in_flight)
+            return await self._curve(job, in_flight, clock)
         finally:
             await client.close()
 
-    async def _curve(self, job: Job, in_flight: Sequence[int]) -> Curve:
-        return Curve(
-            tuple([(float(count), await closed_loop(job, count, self.seconds)) for count in in_flight])
-        )
+    async def _curve(self, job: Job, in_flight: Sequence[int], clock: Clock) -> Curve:
+        points = []
+        for count in in_flight:
+            runs = [await closed_loop(job, count, self.seconds, clock) for _ in range(_BETTER_OF)]
+            points.append((float(count), max(runs)))
+        return Curve(tuple(points))
 
 
 async def encode(

@@ -17,6 +17,7 @@ from tests.support.metrics import Samples, scrape, value
 from tests.support.services import free_port
 
 START_SECONDS = 180
+DECODER_ARGS = ("--dtype", "fp32", "--max-model-len", "1024")
 
 
 @dataclass(slots=True)
@@ -90,7 +91,7 @@ def cluster(
     def replica(module: str, arguments: list[str]) -> Replica:
         return Replica(module, f"127.0.0.1:{free_port()}", free_port(), arguments)
 
-    language = ["--engine", "transformers", "--dtype", "fp32", "--max-model-len", "1024"]
+    language = ["--engine", "transformers", *DECODER_ARGS]
     behind = [replica("decoder_service", [*weights, *language]) for _ in range(decoders)]
     targets = "ipv4:" + ",".join(item.address for item in behind)
     front = [
