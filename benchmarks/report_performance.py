@@ -87,21 +87,23 @@ def _side_cells(row: Row) -> dict[str, str]:
 
 
 def sweep(files: Files) -> str:
-    """Settings of gateways, clients and recordings in flight."""
-    wanted = [file for file in files if file.name == "sweep"]
-    rows = [
+    """Settings of gateways, clients and recordings in flight: a table for each file of them."""
+    wanted = [file for file in files if file.name.startswith("sweep")]
+    return "\n\n".join(_with_origin(table(rows), [file]) for file in wanted if (rows := _settings(file)))
+
+
+def _settings(file: Measured) -> list[dict[str, str]]:
+    return [
         {
             "": row.name,
             "RTFx": f"{row.rtfx:,.0f}",
             "failed": str(row.failed),
-            **{f"CPU {role}": f"{spent:.1f}" for role, spent in row.processor.items()},
+            **{f"CPU {role}": f"{spent:.1f}" for role, spent in row.processor.items() if spent >= 0.05},
             **{name: f"{percent:.0f} %" for name, percent in row.gpu_percent.items()},
         }
-        for file in wanted
         for row in file.rows
         if row.name != "warm-up"
     ]
-    return _with_origin(table(rows), wanted) if rows else ""
 
 
 def hop(files: Files) -> str:

@@ -164,6 +164,15 @@ def _kubectl(arguments: list[str], values: Mapping[str, str]) -> None:
             assert word in _in_the_cluster(), f"a release called {RELEASE} has no {word}"
 
 
+def _bash(arguments: list[str], values: Mapping[str, str]) -> None:
+    """Scripts of this repository, whose arguments are functions in them."""
+    script = ROOT / arguments[0]
+    assert script.is_file(), f"{arguments[0]} is not there"
+    stages = re.findall(r"^(\w+)\(\)", script.read_text(encoding="utf-8"), re.M)
+    for word in arguments[1:]:
+        assert word in stages, f"{script.name} has no stage {word}"
+
+
 def _file(arguments: list[str], values: Mapping[str, str]) -> None:
     for word in arguments:
         if "/" in word:
@@ -176,6 +185,7 @@ def _anything(arguments: list[str], values: Mapping[str, str]) -> None:
 
 _CHECKS: Mapping[str, Callable[[list[str], Mapping[str, str]], None]] = {
     ".": _file,
+    "bash": _bash,
     "cd": _anything,
     "docker": _docker,
     "git": _anything,

@@ -67,6 +67,7 @@ def test_commands_are_taken_apart() -> None:
             "python -m decoder_service --model M --engine x",
         ),
         ("python -m benchmarks.streaming --streams 1", "python -m benchmarks.streaming --stream 1"),
+        ("bash benchmarks/gpu/run.sh tp", "bash benchmarks/gpu/run.sh tea"),
         ("make demo", "make coffee"),
         ("pip install '.[gateway,mic]' torch", "pip install '.[gatewai]'"),
         (
