@@ -189,8 +189,9 @@ def live(running: Services, streams: int) -> tuple[float, Tree]:
     length = len(decode(FILES[0].read_bytes()).channel()) / RATE + streaming.TRAILING_SILENCE
     seconds = streams * length
     encoded = after.since(before, "encoder", "tandem_encoder_audio_seconds_total")
+    jobs = after.since(before, "encoder", "tandem_encoder_stage_seconds_count", stage="queue")
     return (after.process - before.process) / seconds, {
-        "encoder_requests": after.calls(before, "encoder", "Transcribe") / seconds,
+        "encoder_requests": jobs / seconds,
         "encoder_audio_seconds": encoded / seconds,
         "decoder_requests": after.calls(before, "decoder", "Generate") / seconds,
         "decoder_tokens": after.since(before, "decoder", "tandem_decoder_tokens_total") / seconds,

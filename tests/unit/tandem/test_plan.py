@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,19 @@ def test_the_command_prints_the_same_plan_three_ways(
 def test_a_command_without_a_load_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan"]) == 1
     assert "tandem plan: a plan needs live streams or hours" in capsys.readouterr().err
+
+
+def test_the_table_of_the_page_is_what_the_packaged_costs_say() -> None:
+    page = Path(__file__).parents[3] / "docs" / "scaling.md"
+    rows = re.findall(
+        r"^\| (?:([\d,]+) live streams)?(?: and )?(?:([\d,]+) hours.*?)? \| (\d+) of (\d+) cores? "
+        r"\| (\d+) \| (\d+) \| (\d+) \| (\d+) ms \|$",
+        page.read_text(encoding="utf-8"),
+        re.M,
+    )
+    assert len(rows) == 4
+    for live, hours, *said in rows:
+        demand = Demand(*(float(number.replace(",", "") or 0) for number in (live, hours)))
+        plan = make_plan(load_costs("h200-published-sizes"), demand, Target(latency=0.5, spare=1))
+        replicas = [plan.gateway.replicas, plan.cores, plan.encoder.replicas, plan.decoder.replicas]
+        assert [int(number) for number in said] == [*replicas, plan.gpus, round(plan.latency * 1000)]
