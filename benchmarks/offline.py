@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -109,7 +109,13 @@ def running(options: argparse.Namespace) -> Iterator[Bench]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with (
-        AutoModelVLLM(**asdict(engine)) as model,
+        AutoModelVLLM(
+            options.model,
+            device=options.device,
+            engine=options.engine,
+            gpu_memory_utilization=options.gpu_memory_utilization,
+            gateways=1,  # as many as the protocols have
+        ) as model,
         private_stack(
             resolve(engine.model),
             engine=engine.engine,

@@ -20,6 +20,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tandem.parent import VARIABLE
 
+_GRPC_ONLY = ("--http-port", "0", "--realtime-port", "0", "--metrics-port", "0", "--health-listen", "")
+"""A second gateway cannot have the ports of the first."""
+
 
 class LaunchError(RuntimeError):
     """A tier exited or did not become ready in time; the message ends with the last lines of its log."""
@@ -27,11 +30,12 @@ class LaunchError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where each tier listens, as gRPC targets."""
+    """Where each tier listens, as gRPC targets; `more_gateways` take the same calls as the first."""
 
     gateway: str
     encoder: str
     decoder: str
+    more_gateways: tuple[str, ...] = ()
 
     @classmethod
     def tcp(
@@ -40,8 +44,17 @@ class Addresses:
         return cls(f"{host}:{gateway}", f"{host}:{encoder}", f"{host}:{decoder}")
 
     @classmethod
-    def unix(cls, directory: Path) -> Addresses:
-        return cls(*(f"unix:{directory / name}.sock" for name in ("gateway", "encoder", "decoder")))
+    def unix(cls, directory: Path, gateways: int = 1) -> Addresses:
+        def socket(name: str) -> str:
+            return f"unix:{directory / name}.sock"
+
+        more = tuple(socket(f"gateway-{number}") for number in range(1, gateways))
+        return cls(socket("gateway"), socket("encoder"), socket("decoder"), more)
+
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        """All of them, the first one first."""
+        return (self.gateway, *self.more_gateways)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +69,10 @@ class StackConfig:
     decoder_args: Sequence[str] = ()
     gateway_args: Sequence[str] = ()
     http_port: int = 0
-    """Of the gateway's HTTP and WebSocket, on `http_host`; 0 turns them off."""
+    """Of the first gateway's HTTP and WebSocket, on `http_host`; 0 turns them off."""
     http_host: str = "127.0.0.1"
     realtime_port: int = 0
-    """Of the gateway's real-time WebSocket service, on `http_host`; 0 turns it off."""
+    """Of the first gateway's real-time WebSocket service, on `http_host`; 0 turns it off."""
     log_dir: Path | None = None
     """Where each tier's log goes; None inherits this process's standard error."""
     start_timeout: float = 300.0
@@ -147,7 +160,7 @@ def wait_ready(
 class Stack:
     """The three tiers of one machine as a context manager.
 
-    Entering starts decoder, encoder and gateway side by side and waits until each is ready; leaving ends
+    Entering starts decoder, encoder and gateways side by side and waits until each is ready; leaving ends
     them in reverse, first with SIGTERM, then with SIGKILL. Raises LaunchError when one fails to start.
     """
 
@@ -179,12 +192,15 @@ class Stack:
         model = ["--model", config.model, "--hub", config.hub]
         decoder = [*model, "--listen", at.decoder, "--engine", config.engine, *config.decoder_args]
         encoder = [*model, "--listen", at.encoder, "--decoder", at.decoder, *config.encoder_args]
-        http = ["--http-host", config.http_host, "--http-port", str(config.http_port)]
-        http += ["--realtime-host", config.http_host, "--realtime-port", str(config.realtime_port)]
-        gateway = ["--listen", at.gateway, "--encoder", at.encoder, *http, *config.gateway_args]
         yield "decoder", "decoder_service", decoder, at.decoder
         yield "encoder", "encoder_service", encoder, at.encoder
-        yield "gateway", "gateway", gateway, at.gateway
+        http = ["--http-host", config.http_host, "--http-port", str(config.http_port)]
+        http += ["--realtime-host", config.http_host, "--realtime-port", str(config.realtime_port)]
+        gateway = ["--encoder", at.encoder, *http, *config.gateway_args]
+        yield "gateway", "gateway", ["--listen", at.gateway, *gateway], at.gateway
+        for number, address in enumerate(at.more_gateways, 1):
+            flags = ["--listen", address, *gateway, *_GRPC_ONLY]
+            yield f"gateway-{number}", "gateway", flags, address
 
     def wait(self) -> None:
         """Block until one tier ends; LaunchError says which."""

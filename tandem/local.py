@@ -8,10 +8,16 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tandem.cores import available_cores
 from tandem.errors import InvalidRequest
 from tandem.launcher import Addresses, LaunchError, Stack, StackConfig
 
 DEMO = "demo"
+
+_CORES_PER_GATEWAY = 4
+_MOST_GATEWAYS = 4
+_PARALLEL_SEGMENTS = 768
+"""At the tiers at a time, the gateway's own default: what all gateways together may send."""
 
 
 def demo_directory() -> Path:
@@ -36,7 +42,9 @@ class EngineOptions:
 
     `engine` auto is vllm with a GPU of compute capability 8.0 or more, else transformers. `device` None is
     found. `max_model_len` counts prompt and output tokens together. `speculative_tokens` of CTC's text are
-    verified by the language model in one step; 0 is off.
+    verified by the language model in one step; 0 is off. `gateways`, a process each,
+    share the recordings, because one interpreter is slower than a large GPU; None is one for every 4 cores,
+    from 1 to 4.
     """
 
     model: str = DEMO
@@ -49,6 +57,7 @@ class EngineOptions:
     max_model_len: int = 4096
     speculative_tokens: int = 0
     cuda_graphs: bool = True
+    gateways: int | None = None
 
     def encoder_args(self) -> list[str]:
         flags = ["--dtype", self.dtype, "--cuda-graphs", str(self.cuda_graphs).lower()]
@@ -68,25 +77,41 @@ class EngineOptions:
         # A device is one GPU; a decoder that is spread over several takes the first ones it sees.
         return [*flags, "--device", self.device] if self.device and self.tensor_parallel_size == 1 else flags
 
+    def gateway_count(self, cores: int) -> int:
+        """How many gateways a machine of so many cores gets. Raises InvalidRequest for less than one."""
+        if self.gateways is None:
+            return max(1, min(_MOST_GATEWAYS, cores // _CORES_PER_GATEWAY))
+        if self.gateways < 1:
+            raise InvalidRequest(f"gateways {self.gateways} is less than 1")
+        return self.gateways
+
     def stack(self, directory: Path) -> StackConfig:
-        """The three services on Unix sockets in `directory`, their logs beside them."""
+        """The services on Unix sockets in `directory`, their logs beside them."""
+        cores = available_cores()
+        gateways = self.gateway_count(cores)
         return StackConfig(
             model=resolve(self.model),
             hub=self.hub,
             engine=self.engine,
-            addresses=Addresses.unix(directory),
+            addresses=Addresses.unix(directory, gateways),
             encoder_args=self.encoder_args(),
             decoder_args=self.decoder_args(),
             # Only this user gets into the directory of the socket.
-            gateway_args=["--local-files"],
+            gateway_args=["--local-files", *(_share(gateways, cores) if gateways > 1 else ())],
             log_dir=directory,
         )
 
 
-class LocalServices:
-    """Three services as children of this process; the constructor returns when they are ready.
+def _share(gateways: int, cores: int) -> list[str]:
+    """One gateway's flags: together they keep as many cores and segments busy as a single one."""
+    workers, segments = max(1, cores // gateways), max(1, _PARALLEL_SEGMENTS // gateways)
+    return ["--audio-workers", str(workers), "--max-parallel-segments", str(segments)]
 
-    Raises LaunchError when they do not start.
+
+class LocalServices:
+    """The services as children of this process; the constructor returns when they are ready.
+
+    `addresses` are those of the gateways. Raises LaunchError when the services do not start.
     """
 
     def __init__(self, options: EngineOptions) -> None:
@@ -94,7 +119,7 @@ class LocalServices:
             directory = resources.enter_context(tempfile.TemporaryDirectory(prefix="tandem-"))
             self._stack = resources.enter_context(Stack(options.stack(Path(directory))))
             self._resources = resources.pop_all()
-        self.address = self._stack.address
+        self.addresses = self._stack.config.addresses.gateways
 
     def check(self) -> None:
         """LaunchError with the end of its log where one service has died."""

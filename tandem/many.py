@@ -1,12 +1,13 @@
-"""Many recordings through one server: a bounded number in flight, answers in the order of the input."""
+"""Many recordings through one or several servers: a bounded number in flight, answers in order of input."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import SimpleQueue
 
 from tandem.access import Access
 from tandem.client import Client, ServerFile
@@ -68,25 +69,35 @@ class ManyOptions:
 
 
 def transcribe_many(
-    target: str, items: Iterable[Recording], options: ManyOptions
+    targets: str | Sequence[str], items: Iterable[Recording], options: ManyOptions
 ) -> Generator[Outcome, None, None]:
-    """Outcomes in the order of `items`. Closing the iterator cancels what is in flight."""
+    """Outcomes in the order of `items`. Closing the iterator cancels what is in flight.
+
+    Several `targets` are gateways of the same services; each has an equal share of what is in flight.
+    """
     waiting: deque[Future[Outcome]] = deque()
-    client = Client(target, patience=options.patience, access=options.access)
+    addresses = [targets] if isinstance(targets, str) else targets
+    clients = [Client(at, patience=options.patience, access=options.access) for at in addresses]
+    free: SimpleQueue[Client] = SimpleQueue()
+    for number in range(options.in_flight):
+        free.put(clients[number % len(clients)])
     pool = ThreadPoolExecutor(options.in_flight, thread_name_prefix="tandem-many")
     try:
         for item in items:
-            waiting.append(pool.submit(_transcribe, client, item, options))
+            waiting.append(pool.submit(_transcribe, free, item, options))
             while waiting and (waiting[0].done() or len(waiting) >= options.in_flight * _AHEAD):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        client.close()
+        for client in clients:
+            client.close()
         pool.shutdown(cancel_futures=True)
 
 
-def _transcribe(client: Client, item: Recording, options: ManyOptions) -> Outcome:
+def _transcribe(free: SimpleQueue[Client], item: Recording, options: ManyOptions) -> Outcome:
+    """`free` has a client for every thread, so that none waits for it."""
+    client = free.get()
     try:
         audio = _for_server(item) if options.local_files else item.load()
         timeout = options.timeout
@@ -95,6 +106,8 @@ def _transcribe(client: Client, item: Recording, options: ManyOptions) -> Outcom
         return Outcome(item, _ask(client, audio, options, timeout))
     except (TandemError, OSError, ValueError, TypeError) as error:
         return Outcome(item, error=error)
+    finally:
+        free.put(client)
 
 
 def _for_server(item: Recording) -> bytes | Path:

@@ -39,7 +39,7 @@ class _Model(Services):
 
     def _outcomes(self, inputs: Input, sample_rate: int, options: ManyOptions) -> Iterator[Outcome]:
         self.check_open()
-        for outcome in transcribe_many(self.server, recordings(inputs, sample_rate), options):
+        for outcome in transcribe_many(self.servers, recordings(inputs, sample_rate), options):
             if isinstance(outcome.error, Unavailable):
                 self.check_alive()
             yield outcome
@@ -65,8 +65,9 @@ class AutoModelVLLM(_Model):
     ...     for result in model.generate(["a.wav", "b.wav"], language="中文"):
     ...         print(result["key"], result["text"])
 
-    Without `server` (the gRPC address of a running one, reached with `access`) the three services start as
-    child processes, and end with this object. Raises tandem.launcher.LaunchError when they do not start.
+    Without `server` (the gRPC address of a running one, reached with `access`) the services start as child
+    processes, and end with this object; `gateways` of them share the recordings, None follows the cores.
+    Raises tandem.launcher.LaunchError when they do not start.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class AutoModelVLLM(_Model):
         engine: Literal["auto", "vllm", "transformers"] = "auto",
         server: str | None = None,
         access: Access | None = None,
+        gateways: int | None = None,
     ) -> None:
         super().__init__(
             server,
@@ -93,6 +95,7 @@ class AutoModelVLLM(_Model):
             gpu_memory_utilization=gpu_memory_utilization,
             max_model_len=max_model_len,
             engine=engine,
+            gateways=gateways,
         )
 
     def generate(
@@ -155,6 +158,7 @@ class FunASRNanoVLLM(_Model):
         engine: Literal["auto", "vllm", "transformers"] = "auto",
         server: str | None = None,
         access: Access | None = None,
+        gateways: int | None = None,
     ) -> Self:
         """Start the services, or use those at `server`. Raises tandem.launcher.LaunchError."""
         return cls(
@@ -168,6 +172,7 @@ class FunASRNanoVLLM(_Model):
             gpu_memory_utilization=gpu_memory_utilization,
             max_model_len=max_model_len,
             engine=engine,
+            gateways=gateways,
         )
 
     def generate(

@@ -11,7 +11,7 @@ from tandem.access import Access
 
 
 class Services:
-    """Without `server` (a gRPC address, reached with `access`) the three services start as child processes.
+    """Without `server` (a gRPC address, reached with `access`) the services start as child processes.
 
     They end with this object. Raises tandem.launcher.LaunchError when they do not start.
     """
@@ -21,15 +21,20 @@ class Services:
         self._services = None
         self._close = weakref.finalize(self, lambda: None)
         if server is not None:
-            self.server = server
+            self.servers: tuple[str, ...] = (server,)
             return
         # Only local use needs what the services are made of.
         from tandem.local import EngineOptions, LocalServices
 
         self._services = LocalServices(EngineOptions(**engine))
-        self.server = self._services.address
+        self.servers = self._services.addresses
         self._close.detach()
         self._close = weakref.finalize(self, self._services.close)
+
+    @property
+    def server(self) -> str:
+        """The gRPC address of the server, or of the first gateway started here."""
+        return self.servers[0]
 
     @property
     def is_local(self) -> bool:

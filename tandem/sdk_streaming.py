@@ -35,7 +35,7 @@ class FunASRNanoStreamingVLLM(Services):
             raise ValueError(
                 f"chunk_ms {chunk_ms} must be positive, rollback_chars {rollback_chars} not below 0"
             )
-        super().__init__(server, access, **engine)
+        super().__init__(server, access, gateways=1, **engine)
         self.chunk_ms, self.rollback_chars = chunk_ms, rollback_chars
 
     @classmethod

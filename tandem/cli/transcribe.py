@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -35,6 +36,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=positive,
         default=IN_FLIGHT,
         help="files in flight at the same time",
+    )
+    parser.add_argument(
+        "--gateways",
+        type=positive,
+        help="gateway processes that share the files, without --server; unset follows the cores",
     )
     parser.add_argument("--timeout", type=float, help="seconds for one file; unset follows its duration")
     add_recognition_flags(parser)
@@ -117,8 +123,8 @@ def _transcribe(items: Sequence[Recording], sink: Sink, options: argparse.Namesp
     failed = 0
     with (
         _ended_by_sigterm(),
-        _running(options) as (target, check),
-        contextlib.closing(transcribe_many(target, items, many)) as outcomes,
+        _running(options, options.gateways) as (targets, check),
+        contextlib.closing(transcribe_many(targets, items, many)) as outcomes,
         Meter(len(items)) as meter,
     ):
         for outcome in outcomes:
@@ -177,17 +183,19 @@ def _ended_by_sigterm() -> Iterator[None]:
 @contextlib.contextmanager
 def server(options: argparse.Namespace) -> Iterator[str]:
     """The address of the server that the flags name, or of one started for this command."""
-    with _running(options) as (target, _):
-        yield target
+    with _running(options, gateways=1) as (targets, _):
+        yield targets[0]
 
 
 @contextlib.contextmanager
-def _running(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Its address, and a check that raises LaunchError with the log of a service of ours that has died."""
+def _running(
+    options: argparse.Namespace, gateways: int | None
+) -> Iterator[tuple[tuple[str, ...], Callable[[], None]]]:
+    """Its gateways' addresses; a check that raises LaunchError with the log of our service that has died."""
     if options.server:
-        yield options.server, lambda: None
+        yield (options.server,), lambda: None
         return
-    with Console(stderr=True).status("starting the three services"):
-        services = LocalServices(engine_options(options))
+    with Console(stderr=True).status("starting the services"):
+        services = LocalServices(replace(engine_options(options), gateways=gateways))
     with contextlib.closing(services):
-        yield services.address, services.check
+        yield services.addresses, services.check

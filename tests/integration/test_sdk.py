@@ -22,18 +22,28 @@ from tandem.errors import InvalidAudio, InvalidRequest, LimitExceeded
 from tandem.launcher import LaunchError
 from tandem.rpc.status import from_rpc_error
 from tests.support.guide import run_snippet
+from tests.support.metrics import scrape
 from tests.support.processes import children, is_gone
 from tests.support.recordings import recording, recording_path
-from tests.support.services import NANO
+from tests.support.services import NANO, free_port
 
 FILES = ["english_9s.wav", "mandarin_6s.wav"]
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[AutoModelVLLM]:
-    with AutoModelVLLM(
-        str(NANO), engine="transformers", dtype="fp32", device="cpu", max_model_len=1024
-    ) as running:
+def metrics_port() -> int:
+    """Of the model's first gateway."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def model(metrics_port: int) -> Iterator[AutoModelVLLM]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TANDEM_GATEWAY_METRICS_PORT", str(metrics_port))
+        running = AutoModelVLLM(
+            str(NANO), engine="transformers", dtype="fp32", device="cpu", max_model_len=1024, gateways=2
+        )
+    with running:
         yield running
 
 
@@ -128,6 +138,32 @@ def test_a_bad_file_is_named_or_skipped(model: AutoModelVLLM, paths: list[str], 
         model.generate(files[2:])
     kept = model.generate(files, on_error="skip")
     assert [result["key"] for result in kept] == ["english_9s", "mandarin_6s"]
+
+
+def recognized(metrics_port: int) -> float:
+    """Recordings that the gateway has answered, well or not."""
+    return sum(
+        count
+        for (name, labels), count in scrape(metrics_port).items()
+        if name == "tandem_requests_total" and ("method", "Recognize") in labels
+    )
+
+
+def test_gateways_share_the_recordings_of_a_call(
+    model: AutoModelVLLM, metrics_port: int, paths: list[str], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"no audio" * 100)
+    before = recognized(metrics_port)
+    results = model.generate([*paths, str(bad), *paths], max_new_tokens=8, on_error="skip")
+    assert 0 < recognized(metrics_port) - before < 5
+    keys = ["english_9s", "mandarin_6s", "english_9s_1", "mandarin_6s_1"]
+    assert [result["key"] for result in results] == keys
+    assert len(model.servers) == 2
+    for address in model.servers:
+        with Client(address) as client:
+            texts = [client.recognize(path, RecognizeOptions(max_new_tokens=8)).text for path in paths]
+        assert [result["text"] for result in results] == texts * 2
 
 
 @pytest.mark.parametrize("call", ["generate", "model", "direct"])
