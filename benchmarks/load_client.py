@@ -134,6 +134,7 @@ def by_sdk(load: Load) -> Share:
     """All files in one call; no latencies, for the call returns them together."""
     share = Share()
     with LocalModel(server=load.servers[0]) as model:
+        model.servers = tuple(load.servers)
         share.started, before = time.time(), processor.seconds([os.getpid()])
         results = model.generate(load.files(), spk=load.speakers, batch_size=load.in_flight, on_error="skip")
         share.ended, share.processor = time.time(), processor.seconds([os.getpid()]) - before
