@@ -185,14 +185,15 @@ def _leave_processors_alone() -> None:
     """One thread for tensors on the host, where the model is on a GPU.
 
     What is computed on the host is small, and every operation on it leaves a thread spinning on each core:
-    seven cores of sixteen, measured beside the other tiers on one machine. The engine core inherits this.
+    seven cores of sixteen, measured beside the other tiers on one machine. The engine core inherits this;
+    what the operator has set stays.
     """
     import torch
     from vllm.platforms import current_platform
 
-    if not current_platform.is_cpu():
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if not current_platform.is_cpu() and "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
 
 
 def _engine_arguments(settings: EngineSettings, facts: ModelFacts) -> dict[str, Any]:
