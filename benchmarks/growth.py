@@ -5,15 +5,13 @@ A study of benchmarks.studies: it runs on tiers that are there. Every pass gets 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from benchmarks import side_by_side, workload
 from benchmarks.passes import Load, Results, Row, one_pass
-from benchmarks.stack import watched
-from benchmarks.watch import Watched
+from benchmarks.stack import Front, front
 from tandem.launcher import Stack
 
 _USUAL = Load(in_flight=128, processes=4)
@@ -50,17 +48,16 @@ def study(setup: side_by_side.Setup, stack: Stack, results: Results) -> None:
     works = [smaller(setup.work, point.share, 2000 + index) for index, point in enumerate(wanted)]
     folders = [setup.root / f"growth-{index}" for index in range(len(wanted))]
     workload.write_all(folders, works)
-    tiers = watched(stack)
-    for point, folder in zip(wanted, folders, strict=True):
-        name = f"{point.curve} {point.at:g}"
-        results.attempt(name, partial(run, point, name, stack, folder, tiers))
-        for tier in stack.tiers:
-            tier.check_alive()
+    with front(setup.services, stack) as at:
+        for point, folder in zip(wanted, folders, strict=True):
+            name = f"{point.curve} {point.at:g}"
+            results.attempt(name, partial(run, point, name, at, folder))
+            at.check_alive()
 
 
-def run(point: Point, name: str, stack: Stack, folder: Path, tiers: Sequence[Watched]) -> Row:
+def run(point: Point, name: str, at: Front, folder: Path) -> Row:
     """One point of a curve."""
-    row = one_pass(name, point.load, [stack.address], folder, tiers)
+    row = one_pass(name, point.load, at.servers, folder, at.watched)
     row.detail |= {"curve": point.curve, "at": point.at}
     return row
 

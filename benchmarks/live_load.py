@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from benchmarks import side_by_side, streaming
 from benchmarks.passes import Results, Row
 from benchmarks.report import table
 from benchmarks.stack import more_gateways, watched
 from benchmarks.watch import Watched, watching
-from benchmarks.workload import ROOT
+from benchmarks.workload import ROOT, as_wav
 from tandem.launcher import Stack
 from tandem.streaming_client import StreamOptions
 
@@ -37,6 +38,7 @@ class Levels:
 
     servers: tuple[str, ...]
     tiers: list[Watched]
+    recording: Path
     seconds: float
     processes: int
     compared: bool = False
@@ -46,7 +48,7 @@ class Levels:
     def load(self, streams: int) -> streaming.Load:
         options = StreamOptions(reconnect=0.0)
         return streaming.Load(
-            self.servers, str(RECORDING), options, streams, self.processes, self.seconds, distinct=True
+            self.servers, str(self.recording), options, streams, self.processes, self.seconds, distinct=True
         )
 
     def run(self, streams: int) -> Row:
@@ -88,8 +90,9 @@ def study(setup: side_by_side.Setup, stack: Stack, results: Results) -> None:
     gateways, seconds = max(2, cores // 2), 8.0 if smoke else 20.0
     with more_gateways(setup.services, stack, gateways, ["--audio-workers", "1"]) as started:
         servers, tiers = tuple(tier.address for tier in started), watched(stack, started)
+        recording = as_wav(RECORDING, setup.root / "live.wav")
         compared = not setup.services.tokens_per_embedding
-        levels = Levels(servers, tiers, seconds, max(2, cores // 3), compared)
+        levels = Levels(servers, tiers, recording, seconds, max(2, cores // 3), compared)
         for number in (1, *(SMALL if smoke else SESSIONS)):
             results.attempt(f"{number} sessions", partial(levels.run, number))
             for tier in [*stack.tiers, *started]:

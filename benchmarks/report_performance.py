@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 FOLDER = PAGE.with_suffix("")
 _PART = re.compile(r"(<!-- ([a-z-]+) -->\n).*?(<!-- end -->)", re.S)
-_WHOLE = re.compile(r"(sdk|grpc)( \+ speakers)? #|gRPC, FunASR|FunASR|transformers engine")
+_WHOLE = re.compile(r"(sdk|grpc)( \+ speakers)? #|\w+, FunASR|FunASR|transformers engine")
 _PEERS = ("side_peer", "side_slow")
 _CURVES = {
     "segment": ("segment.svg", "RTFx against segment length", "seconds of a segment"),

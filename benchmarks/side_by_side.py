@@ -24,7 +24,7 @@ from pathlib import Path
 
 from benchmarks import published, workload
 from benchmarks.passes import Load, Results, Row, one_pass
-from benchmarks.stack import Services, parse_extra, running, watched
+from benchmarks.stack import Services, front, parse_extra, running, watched
 from tandem.launcher import Stack
 
 
@@ -69,20 +69,21 @@ def tandem_part(setup: Setup, results: Results) -> None:
 def tandem_passes(setup: Setup, stack: Stack, results: Results) -> None:
     """SDK and gRPC by turns on the same services, with and without speakers; the first pass warms up."""
     loads = [Load(way, setup.in_flight, setup.client_processes) for way in ("sdk", "grpc")]
-    tiers, servers, seed = watched(stack), [stack.address], 1
-    warm = setup.recordings("warm-up", 1000, min(32, setup.work.files))
-    one_pass("warm-up", replace(loads[0], speakers=True), servers, warm, tiers)
-    for number in range(setup.rounds):
-        for speakers, load in itertools.product((False, True), loads):
-            name = f"{load.way}{' + speakers' if speakers else ''} #{number + 1}"
-            folder = setup.recordings(f"set-{seed}", seed)
-            wanted = replace(load, speakers=speakers)
-            results.attempt(name, partial(one_pass, name, wanted, servers, folder, tiers))
-            for tier in stack.tiers:
-                tier.check_alive()
-            seed += 1
-    name, folder = "gRPC, FunASR's files", setup.peer_recordings()
-    results.attempt(name, partial(one_pass, name, loads[1], servers, folder, tiers))
+    seed = 1
+    with front(setup.services, stack) as at:
+        warm = setup.recordings("warm-up", 1000, min(32, setup.work.files))
+        one_pass("warm-up", replace(loads[0], speakers=True), at.servers, warm, at.watched)
+        for number in range(setup.rounds):
+            for speakers, load in itertools.product((False, True), loads):
+                name = f"{load.way}{' + speakers' if speakers else ''} #{number + 1}"
+                folder = setup.recordings(f"set-{seed}", seed)
+                wanted = replace(load, speakers=speakers)
+                results.attempt(name, partial(one_pass, name, wanted, at.servers, folder, at.watched))
+                at.check_alive()
+                seed += 1
+        for load in loads:
+            name, folder = f"{load.way}, FunASR's files", setup.peer_recordings()
+            results.attempt(name, partial(one_pass, name, load, at.servers, folder, at.watched))
 
 
 def transformers_part(setup: Setup, results: Results) -> None:
@@ -122,6 +123,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--flags", nargs="*", default=[], metavar="TIER=FLAGS", help="more flags of a tier")
     parser.add_argument("--in-flight", type=int, default=64, help="recordings at a time")
     parser.add_argument("--client-processes", type=int, default=2)
+    parser.add_argument("--gateways", type=int, default=1, help="processes that recordings are spread over")
     parser.add_argument("--rounds", type=int, default=2, help="passes of each kind")
     parser.add_argument("--slow-files", type=int, default=16, help="files for the transformers engine")
     parser.add_argument("--peer-files", type=int, default=48, help="files for FunASR's engine")
@@ -154,6 +156,7 @@ def prepared(options: argparse.Namespace) -> Iterator[Setup]:
             device=options.device,
             gpu_share=options.gpu_share,
             tokens_per_embedding=options.tokens_per_embedding,
+            gateways=options.gateways,
             extra=parse_extra(options.flags),
         )
         yield Setup(

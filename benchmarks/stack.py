@@ -30,6 +30,8 @@ class Services:
     tokens_per_embedding: float = published.TOKENS_PER_EMBEDDING
     """0 lets the model end its answers."""
     queued_seconds: float = 24_000.0
+    gateways: int = 1
+    """Processes that a pass is spread over; audio workers, half of the cores at least, are shared out."""
     extra: dict[str, Sequence[str]] = field(default_factory=dict)
 
     def flags(self, tier: str) -> list[str]:
@@ -38,7 +40,7 @@ class Services:
         device = ["--device", self.device] if self.device else []
         own = {
             "gateway": [
-                *("--audio-workers", str(max(2, (os.cpu_count() or 2) // 2))),
+                *("--audio-workers", str(self.workers())),
                 *("--max-sessions", "4096", "--local-files"),
             ],
             "encoder": [
@@ -55,6 +57,11 @@ class Services:
         }
         port = str(METRICS_PORTS[tier])
         return [*own[tier], "--metrics-port", port, *self.extra.get(tier, ())]
+
+    def workers(self) -> int:
+        """Audio workers of each gateway: half of the cores for one alone, else all that there are."""
+        cores = os.cpu_count() or 2
+        return max(2, cores // 2) if self.gateways == 1 else max(1, cores // self.gateways)
 
     def config(self) -> StackConfig:
         """Sockets and logs lie in `root`."""
@@ -80,6 +87,20 @@ def parse_extra(texts: Sequence[str]) -> dict[str, Sequence[str]]:
             raise ValueError(f"{tier!r} is not one of {', '.join(METRICS_PORTS)}")
         found[tier] = shlex.split(flags)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Where clients send, and what is watched meanwhile."""
+
+    servers: tuple[str, ...]
+    watched: list[Watched]
+    tiers: tuple[Tier, ...]
+
+    def check_alive(self) -> None:
+        """Raises LaunchError when a process has ended."""
+        for tier in self.tiers:
+            tier.check_alive()
 
 
 @contextlib.contextmanager
@@ -112,6 +133,17 @@ def more_gateways(
             tier.process.terminate()
         for tier in started:
             tier.end(grace=10.0)
+
+
+@contextlib.contextmanager
+def front(services: Services, stack: Stack) -> Iterator[Front]:
+    """The stack's own gateway, or as many as the services ask for."""
+    if services.gateways == 1:
+        yield Front((stack.address,), watched(stack), tuple(stack.tiers))
+        return
+    with more_gateways(services, stack, services.gateways) as gateways:
+        servers = tuple(tier.address for tier in gateways)
+        yield Front(servers, watched(stack, gateways), (*stack.tiers, *gateways))
 
 
 def watched(stack: Stack, gateways: Sequence[Tier] = ()) -> list[Watched]:

@@ -91,6 +91,14 @@ def write_wav(path: Path, samples: Pcm) -> None:
         file.writeframes(samples.astype("<i2").tobytes())
 
 
+def as_wav(source: Path, path: Path) -> Path:
+    """A recording of one channel at 16 kHz as a file that needs no decoder."""
+    import soundfile
+
+    write_wav(path, soundfile.read(source, dtype="int16")[0])
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -33,9 +33,10 @@ peer() { side --parts funasr; }
 all() { side; }
 growth() { studies growth; }
 live() { studies live; }
-together() { studies tandem growth live; }  # on one start of the tiers, as are the next two
+together() { studies tandem growth live; }  # on one start of the tiers, as are the next three
 start() { studies tandem growth; }
 both() { studies growth live; }
+quick() { studies tandem live; }
 tp() {  # needs two GPUs; NVLink multicast stays off, for hosts whose other GPUs somebody else uses
   export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 VLLM_ALLREDUCE_USE_SYMM_MEM=0
   # shellcheck disable=SC2086
