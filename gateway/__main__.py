@@ -14,7 +14,8 @@ from gateway.api.grpc_batch import SERVICE as BATCH_SERVICE
 from gateway.api.grpc_batch import BatchServicer
 from gateway.api.http import make_app
 from gateway.api.http_server import HttpServerConfig, http_server
-from gateway.api.realtime_funasr import RealtimeDefaults, read_hotwords, realtime_server
+from gateway.api.realtime_defaults import realtime_defaults
+from gateway.api.realtime_funasr import realtime_server
 from gateway.backends.pool import connect_encoders
 from gateway.batch.manager import BatchManager, batch_limits
 from gateway.config import GatewayConfig, parse
@@ -69,9 +70,7 @@ async def serve(config: GatewayConfig) -> None:
         resources.enter_context(live_gauges(service.sessions))
         service.recognizer = recognizer
 
-    defaults = RealtimeDefaults(
-        config.language or None, read_hotwords(config.hotword_file), config.endpoint_mode == "client"
-    )
+    defaults = realtime_defaults(config)
     async with listening:
         if config.http_port:
             app = make_app(

@@ -48,6 +48,8 @@ class GatewayConfig:
     realtime_port: int = 10095
     language: str = ""
     hotword_file: str = ""
+    postprocess_hotword_file: str = ""
+    enable_spk: bool = False
     endpoint_mode: str = "server"
     decode_interval: float = 0.32
     partial_window_sec: float = 8.0
@@ -130,6 +132,8 @@ def _add_live_flags(flags: FlagParser) -> None:
     flags.add("realtime-port", int, "port of the real-time WebSocket service; 0 turns it off")
     flags.add("language", str, "of real-time WebSocket sessions that name none; unset lets the model decide")
     flags.add("hotword-file", str, "hotwords of real-time WebSocket sessions that bring none, one a line")
+    flags.add("postprocess-hotword-file", str, "replacements in their final text, wrong=>right, one a line")
+    flags.add("enable-spk", switch, "tell speakers apart in them, asked or not", nargs="?", const=True)
     flags.add("endpoint-mode", str, "who ends utterances on the WebSocket", choices=("server", "client"))
     flags.add("decode-interval", float, "new audio between two partials, seconds")
     flags.add("partial-window-sec", float, "audio that one partial reads at most; 0 reads the whole segment")

@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 from gateway.api.auth import RequireKey
 from gateway.api.errors import RequestScope, add_error_handlers
 from gateway.api.openai import openai_router
-from gateway.api.realtime_funasr import RealtimeDefaults
+from gateway.api.realtime_defaults import RealtimeDefaults
 from gateway.api.realtime_http import realtime_http_router
 from gateway.api.realtime_openai import realtime_router
 from gateway.api.rest import asr_router

@@ -7,9 +7,8 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -17,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from gateway.api.auth import check_handshake
 from gateway.api.forms import split_terms
+from gateway.api.realtime_defaults import RealtimeDefaults
 from gateway.api.realtime_funasr_results import Results
 from gateway.audio.live import RawDecoder
 from gateway.audio.types import RawEncoding
@@ -43,23 +43,6 @@ _NOT_ACTIVE = "Session is not active; send START first"
 _SERVER_MODE = "COMMIT requires --endpoint-mode client"
 
 
-@dataclass(frozen=True, slots=True)
-class RealtimeDefaults:
-    """What a session has before its client says anything."""
-
-    language: str | None = None
-    hotwords: tuple[str, ...] = ()
-    client_endpoint: bool = False
-
-
-def read_hotwords(path: str) -> tuple[str, ...]:
-    """One word a line, as the published server reads them; none without a file name."""
-    if not path:
-        return ()
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
-
-
 class Socket(Protocol):
     """What a connection needs of a WebSocket; sending to one that is closed raises ConnectionClosed."""
 
@@ -79,8 +62,8 @@ class Connection:
         self._client_endpoint = defaults.client_endpoint
         self._language = defaults.language
         self._hotwords = defaults.hotwords
-        self._replacements: dict[str, str] = {}
-        self._speakers = False
+        self._replacements = defaults.replacements
+        self._speakers = defaults.speakers
         self._held: Held | None = None
         self._decoder = RawDecoder(RawEncoding.S16LE, 16_000)
         self._results = Results({})
@@ -125,12 +108,13 @@ class Connection:
 
     async def _start(self, _: str) -> None:
         await self._reset()
-        options = SessionOptions(
-            RecognizeOptions(language=self._language, hotwords=self._hotwords, speakers=self._speakers),
-            client_endpoint=self._client_endpoint,
-        )
         try:
             sessions = self._service.live()
+            speakers = self._speakers and sessions.has_speakers
+            options = SessionOptions(
+                RecognizeOptions(language=self._language, hotwords=self._hotwords, speakers=speakers),
+                client_endpoint=self._client_endpoint,
+            )
             self._held = sessions.open(replace(options, partials=sessions.partials))
         except TandemError as error:
             await self._send({"event": "error", "error": str(error)})
@@ -174,8 +158,8 @@ class Connection:
     async def _set_replacements(self, value: str) -> None:
         self._replacements = parse_replacements(value)
         self._results.replacements = self._replacements
-        event = {"event": "postprocess_hotwords_set", "postprocess_hotwords": self._replacements}
-        await self._send(event)
+        told = {"event": "postprocess_hotwords_set", "postprocess_hotwords": dict(self._replacements)}
+        await self._send(told)
 
     async def _set_speakers(self, value: str) -> None:
         wanted = value.lower() in _TRUE

@@ -55,7 +55,9 @@ class Results:
             return self._result(update.cursors)
         if isinstance(event, Ended):
             self._partial = None
-            return self._result(update.cursors, final=True) if event.duration else None
+            # In this mode the client has the final message of everything it committed.
+            told = update.cursors.final if self._per_utterance else 0.0
+            return self._result(update.cursors, final=True) if event.duration > told else None
         return None
 
     def progress(self, cursors: Cursors) -> str:

@@ -9,7 +9,8 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 from websockets.exceptions import ConnectionClosedError
 
-from gateway.api.realtime_funasr import Connection, RealtimeDefaults
+from gateway.api.realtime_defaults import RealtimeDefaults
+from gateway.api.realtime_funasr import Connection
 from gateway.api.websocket import origin_allowed
 from gateway.service import GatewayService
 

@@ -6,15 +6,19 @@ import re
 from collections.abc import Mapping
 
 _SEPARATOR = re.compile(r"=>|->|→")
+_COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
 
 
 def parse_replacements(text: str) -> dict[str, str]:
-    """Pairs of "wrong=>right,other->better"; entries without a separator or a left side are left out."""
+    """Pairs of "wrong=>right,other->better", also one a line, where "#" begins a comment.
+
+    A word alone stays as it is, even where a shorter left side is found in it.
+    """
     pairs: dict[str, str] = {}
-    for entry in re.split(r"[,，\n]", text):
-        parts = _SEPARATOR.split(entry.strip(), maxsplit=1)
-        if len(parts) == 2 and parts[0].strip():
-            pairs[parts[0].strip()] = parts[1].strip()
+    for entry in re.split(r"[,，\n]", _COMMENT.sub("", text)):
+        wrong, *right = (part.strip() for part in _SEPARATOR.split(entry, maxsplit=1))
+        if wrong:
+            pairs[wrong] = right[0] if right else wrong
     return pairs
 
 

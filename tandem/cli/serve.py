@@ -28,6 +28,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     live = parser.add_argument_group("real-time WebSocket service")
     live.add_argument("--language", default="", help="of sessions that name none")
     live.add_argument("--hotword-file", default="", help="hotwords of sessions that bring none, one a line")
+    live.add_argument("--postprocess-hotword-file", default="", help="replacements, wrong=>right, one a line")
+    live.add_argument("--enable-spk", action="store_true", help="tell speakers apart, asked or not")
     live.add_argument("--endpoint-mode", choices=("server", "client"), default="server")
     parser.set_defaults(run=run)
 
@@ -35,7 +37,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _gateway_flags(options: argparse.Namespace) -> list[str]:
     origins = [flag for origin in options.cors_origin for flag in ("--cors-origin", origin)]
     live = ["--language", options.language, "--hotword-file", options.hotword_file]
-    return [*origins, *live, "--endpoint-mode", options.endpoint_mode]
+    live += ["--postprocess-hotword-file", options.postprocess_hotword_file]
+    live += ["--enable-spk", str(options.enable_spk), "--endpoint-mode", options.endpoint_mode]
+    return [*origins, *live]
 
 
 def run(options: argparse.Namespace) -> int:

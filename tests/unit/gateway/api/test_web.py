@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from gateway.api.http import make_app
-from gateway.api.realtime_funasr import RealtimeDefaults
+from gateway.api.realtime_defaults import RealtimeDefaults
 from gateway.service import GatewayService, ServiceLimits
 
 

@@ -10,44 +10,14 @@ import pytest
 
 from gateway.session.config import SessionLimits, SessionOptions
 from gateway.session.events import Ended, Event, Final, Refined
-from gateway.session.jobs import Abilities, CtcHeard, Decoded, DecodeJob
 from gateway.session.registry import RegistryConfig, SessionRegistry
 from gateway.session.ring import Pcm
 from gateway.session.speakers import SpeakerTracker
 from gateway.speakers.types import Turn
 from tandem.errors import CapabilityMissing, InvalidRequest, Overloaded
 from tandem.results import RecognizeOptions
-from tests.unit.gateway.session.simulation import Script, ScriptEars, ScriptedEncoder, seconds
-
-
-class InstantBackend:
-    """The scripted encoder without latency."""
-
-    abilities = Abilities(ctc=True, max_segment=60.0)
-
-    def __init__(self) -> None:
-        self._encoder = ScriptedEncoder(lambda job: 0.0)
-        self.released: list[int] = []
-        self.closed = False
-
-    def session(self) -> InstantBackend:
-        return self
-
-    def release(self, index: int) -> None:
-        self.released.append(index)
-
-    def close(self) -> None:
-        self.closed = True
-
-    async def ctc(self, job: DecodeJob) -> CtcHeard:
-        answer = self._encoder.answer(job)
-        assert isinstance(answer, CtcHeard)
-        return answer
-
-    async def decode(self, job: DecodeJob) -> Decoded:
-        answer = self._encoder.answer(job)
-        assert isinstance(answer, Decoded)
-        return answer
+from tests.unit.gateway.session.instant import Clock, InstantBackend
+from tests.unit.gateway.session.simulation import Script, ScriptEars, seconds
 
 
 class Voices:
@@ -86,13 +56,6 @@ class Duet(Voices):
             index: [Turn(0, start, start + change), Turn(1, start + change, end)]
             for index, (start, end) in enumerate(self._finals)
         }
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def registry(

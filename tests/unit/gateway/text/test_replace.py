@@ -7,9 +7,9 @@ import pytest
 from gateway.text.replace import apply_replacements, parse_replacements
 
 
-def test_pairs_take_every_arrow_and_skip_what_is_no_pair() -> None:
-    pairs = parse_replacements("fun asr=>FunASR, b->c，d→e\nnothing,=>x, gone=>")
-    assert pairs == {"fun asr": "FunASR", "b": "c", "d": "e", "gone": ""}
+def test_pairs_take_every_arrow_and_a_word_alone_stays() -> None:
+    pairs = parse_replacements("fun asr=>FunASR, b->c，d→e\n # f=>g, h\nkept,=>x, gone=>")
+    assert pairs == {"fun asr": "FunASR", "b": "c", "d": "e", "kept": "kept", "gone": ""}
 
 
 @pytest.mark.parametrize(
