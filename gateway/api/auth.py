@@ -14,7 +14,7 @@ from gateway.keys import KeyRing
 from tandem.errors import Unauthenticated
 
 _OPEN_PATHS = frozenset(("/health", "/ready"))
-_SUBPROTOCOL = "openai-insecure-api-key."
+KEY_SUBPROTOCOL = "openai-insecure-api-key."
 _REFUSED = "a valid API key is needed: send it as `Authorization: Bearer KEY`"
 
 
@@ -42,7 +42,7 @@ class RequireKey:
         if self._keys.name_of(headers.get("authorization")) is not None:
             return True
         offered = scope.get("subprotocols", ())
-        keys = [name.removeprefix(_SUBPROTOCOL) for name in offered if name.startswith(_SUBPROTOCOL)]
+        keys = [name.removeprefix(KEY_SUBPROTOCOL) for name in offered if name.startswith(KEY_SUBPROTOCOL)]
         return any(self._keys.name_of_key(key) is not None for key in keys)
 
 

@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosedError
 
 from gateway.api.realtime_defaults import RealtimeDefaults
 from gateway.api.realtime_funasr import Connection
-from gateway.api.websocket import origin_allowed
+from gateway.api.websocket import chosen_subprotocol, origin_allowed
 from gateway.service import GatewayService
 
 
@@ -30,7 +30,7 @@ def realtime_http_router(
         if not origin_allowed(websocket, allowed_origins):
             await websocket.close(1008, "origin not allowed")
             return
-        await websocket.accept()
+        await websocket.accept(chosen_subprotocol(websocket))
         await Connection(StarletteSocket(websocket), service, settings).run()
 
     return router

@@ -7,6 +7,7 @@ import base64
 import binascii
 import json
 import logging
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -15,8 +16,8 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from gateway.api.realtime_openai_config import SessionConfig, updated
-from gateway.api.realtime_openai_events import Items, error_event, server_event
-from gateway.api.websocket import origin_allowed
+from gateway.api.realtime_openai_events import Items, ended_event, error_event, rejected, server_event
+from gateway.api.websocket import chosen_subprotocol, origin_allowed
 from gateway.service import GatewayService
 from gateway.session.events import Ended, EndReason, Failed
 from gateway.session.registry import Held
@@ -27,6 +28,7 @@ log = logging.getLogger("tandem.gateway.realtime_openai")
 _MAX_APPEND = 15 * 1024 * 1024
 _GOING_AWAY = 1001
 _INTERNAL = 1011
+_EARLIER_HEADER, _EARLIER_SUBPROTOCOL = "realtime=v1", "openai-beta.realtime-v1"
 
 
 def realtime_router(service: GatewayService, allowed_origins: Sequence[str] = ()) -> APIRouter:
@@ -38,12 +40,16 @@ def realtime_router(service: GatewayService, allowed_origins: Sequence[str] = ()
         if not origin_allowed(websocket, allowed_origins):
             await websocket.close(1008, "origin not allowed")
             return
-        # Browsers name the subprotocol "realtime" in order to pass a key along.
-        offered = websocket.scope.get("subprotocols", [])
-        await websocket.accept("realtime" if "realtime" in offered else None)
+        await websocket.accept(chosen_subprotocol(websocket))
         await TranscriptionSession(websocket, service).run()
 
     return router
+
+
+def _asks_for_earlier_form(websocket: WebSocket) -> bool:
+    """Clients of the beta say so in a header, or from browsers in a subprotocol."""
+    beta = websocket.headers.get("openai-beta", "")
+    return _EARLIER_HEADER in beta or _EARLIER_SUBPROTOCOL in websocket.scope.get("subprotocols", ())
 
 
 class TranscriptionSession:
@@ -56,6 +62,8 @@ class TranscriptionSession:
         self._config = SessionConfig()
         self._decoder = self._config.audio.input.format.decoder()
         self._items = Items()
+        self._items.earlier = _asks_for_earlier_form(websocket)
+        self._expires_at = 0
         self._held: Held | None = None
         self._reporter: asyncio.Task[None] | None = None
         self._handlers: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
@@ -71,7 +79,8 @@ class TranscriptionSession:
         try:
             sessions = self._service.live()
             self._held = sessions.open(self._config.options(sessions.partials))
-            await self._send(server_event("session.created", session=self._described()))
+            self._expires_at = int(time.time() + sessions.limits.max_duration)
+            await self._tell_session("created", earlier=self._items.earlier)
             self._reporter = asyncio.create_task(self._report(self._held))
             while True:
                 await self._receive()
@@ -83,44 +92,50 @@ class TranscriptionSession:
         finally:
             if self._reporter is not None:
                 self._reporter.cancel()
+                await asyncio.gather(self._reporter, return_exceptions=True)
             if self._held is not None:
                 self._service.live().close(self._held)
 
     async def _receive(self) -> None:
-        text = await self._websocket.receive_text()
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1000))
         event_id = None
         try:
-            event = _parsed(text)
+            event = _parsed(message.get("text"))
             event_id = event.get("event_id")
             handler = self._handlers.get(str(event.get("type")))
             if handler is None:
-                raise InvalidRequest.of("type", f"unknown event {event.get('type')!r}")
+                known = ", ".join(self._handlers)
+                raise rejected("type", f"{event.get('type')!r} is none of {known}", "invalid_event")
             await handler(event)
         except InvalidRequest as error:
             await self._send(error_event(error, event_id))
 
     async def _update(self, event: dict[str, Any]) -> None:
+        earlier = str(event["type"]).startswith("transcription_")
         before, self._config = self._config, updated(self._config, event.get("session"))
         if before.audio.input.format != self._config.audio.input.format:
             self._decoder = self._config.audio.input.format.decoder()
         session = self._live().session
         session.reconfigure(self._config.options(session.options.partials))
-        earlier = "transcription_" if str(event["type"]).startswith("transcription_") else ""
-        await self._send(server_event(f"{earlier}session.updated", session=self._described()))
+        self._items.earlier |= earlier
+        await self._tell_session("updated", earlier=earlier)
 
     async def _append(self, event: dict[str, Any]) -> None:
         audio = event.get("audio")
         if not isinstance(audio, str) or len(audio) > _MAX_APPEND * 4 // 3:
-            raise InvalidRequest.of("audio", f"must be base64 of at most {_MAX_APPEND} bytes")
+            raise rejected("audio", f"must be base64 of at most {_MAX_APPEND} bytes")
         try:
             data = base64.b64decode(audio, validate=True)
         except binascii.Error as error:
-            raise InvalidRequest.of("audio", f"is not base64: {error}") from error
+            raise rejected("audio", f"is not base64: {error}") from error
         await self._live().session.hear(await self._decoder.push(data))
 
     async def _commit(self, event: dict[str, Any]) -> None:
         if not self._live().session.finalize():
-            raise InvalidRequest.of("input_audio_buffer", "holds too little audio to commit")
+            code = "input_audio_buffer_commit_empty"
+            raise rejected("input_audio_buffer", "holds too little audio to commit", code)
 
     async def _clear(self, event: dict[str, Any]) -> None:
         self._live().session.clear()
@@ -131,8 +146,15 @@ class TranscriptionSession:
             raise InternalError("there is no session")
         return self._held
 
-    def _described(self) -> dict[str, Any]:
-        return {"object": "realtime.transcription_session", "id": self._id, **self._config.model_dump()}
+    async def _tell_session(self, what: str, *, earlier: bool) -> None:
+        described = {
+            "object": "realtime.transcription_session",
+            "id": self._id,
+            "expires_at": self._expires_at,
+            **self._config.described(earlier=self._items.earlier),
+        }
+        prefix = "transcription_" if earlier else ""
+        await self._send(server_event(f"{prefix}session.{what}", session=described))
 
     async def _report(self, held: Held) -> None:
         """The engine's events to the client, until the session ends."""
@@ -144,6 +166,7 @@ class TranscriptionSession:
                 await self._send(error_event(update.event.error, None))
                 await self._websocket.close(_INTERNAL, update.event.error.reason)
             elif isinstance(update.event, Ended) and update.event.reason is not EndReason.CLIENT:
+                await self._send(ended_event(update.event.reason))
                 await self._websocket.close(_GOING_AWAY, update.event.reason.value)
 
     async def _send(self, event: dict[str, Any]) -> None:
@@ -151,11 +174,13 @@ class TranscriptionSession:
             await self._websocket.send_text(json.dumps(event, ensure_ascii=False))
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parsed(text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise rejected("event", "must be text: audio goes into input_audio_buffer.append", "invalid_event")
     try:
         event = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InvalidRequest.of("event", f"is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise rejected("event", f"is not JSON: {error}", "invalid_event") from error
     if not isinstance(event, dict):
-        raise InvalidRequest.of("event", "must be an object")
+        raise rejected("event", "must be an object", "invalid_event")
     return event

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
+from gateway.api.auth import KEY_SUBPROTOCOL
 from gateway.api.forms import split_terms
 from gateway.api.spool import AudioSpool
 from gateway.api.websocket_messages import error_message, final_message, progress_message
@@ -42,7 +43,7 @@ def websocket_router(service: GatewayService, allowed_origins: Sequence[str] = (
         if not origin_allowed(websocket, allowed_origins):
             await websocket.close(1008, "origin not allowed")
             return
-        await websocket.accept()
+        await websocket.accept(chosen_subprotocol(websocket))
         session = OfflineSession(websocket, service)
         try:
             await session.run()
@@ -60,6 +61,12 @@ def origin_allowed(websocket: WebSocket, allowed: Sequence[str]) -> bool:
     if origin is None or "*" in allowed or origin in allowed:
         return True
     return urlsplit(origin).netloc == websocket.headers.get("host")
+
+
+def chosen_subprotocol(websocket: WebSocket) -> str | None:
+    """A browser that offers some hangs up unless one is chosen: the first that is no API key, if there is."""
+    offered: list[str] = websocket.scope.get("subprotocols", [])
+    return next((name for name in offered if not name.startswith(KEY_SUBPROTOCOL)), next(iter(offered), None))
 
 
 class OfflineSession:

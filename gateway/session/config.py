@@ -55,8 +55,13 @@ class SessionLimits:
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """What one client asks of its session. With `client_endpoint` only `finalize` ends an utterance."""
+    """What one client asks of its session. With `client_endpoint` only `finalize` ends an utterance.
+
+    `speech_margin` and `lead` (seconds of audio before detected speech) as in gateway.vad.
+    """
 
     recognize: RecognizeOptions = field(default_factory=RecognizeOptions)
     client_endpoint: bool = False
+    speech_margin: float | None = None
+    lead: float = 0.2
     partials: PartialPolicy = field(default_factory=PartialPolicy)

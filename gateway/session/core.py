@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.session.config import SessionLimits, SessionOptions
-from gateway.session.endpoints import CLIENT_LEAD, LOOK_BACK, Endpoints
+from gateway.session.endpoints import CLIENT_LEAD, Endpoints
 from gateway.session.events import (
     CheckpointReached,
     Cursors,
@@ -266,7 +266,7 @@ class SessionCore:
             self._ring.drop_before(self._running.start)
             return
         lead = _UNHEARD if self.options.client_endpoint else 0
-        self._ring.drop_before(max(self._free_from, self._ring.end - LOOK_BACK - lead))
+        self._ring.drop_before(max(self._free_from, self._ring.end - self._endpoints.look_back - lead))
 
     # Decodes
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from gateway.session.config import SessionOptions
-from gateway.vad.detector import Boundary, EndpointDetector, earliest_cut_ms
+from gateway.vad.detector import Boundary, DetectorConfig, EndpointDetector, earliest_cut_ms
 from gateway.vad.fbank import FRAME_SHIFT
 from gateway.vad.fsmn import FrameScores
 from gateway.vad.schedule import STREAMING_SCHEDULE
@@ -18,8 +18,8 @@ _SAMPLES_PER_MS = 16
 # A pause no session outlives: with the client's endpoints only the longest length cuts.
 _NEVER_MS = 1e9
 
-# How much audio before "now" a begin of speech may still reach back to.
-LOOK_BACK = 50 * FRAME_SHIFT + _STEP_FRAMES * FRAME_SHIFT
+# How late, in frames, the detector hears of audio: stacking of frames, a step, and what a call leaves over.
+_LATE_FRAMES = 10 + _STEP_FRAMES
 # Audio before detected speech that belongs to an utterance whose ends the client sets.
 CLIENT_LEAD = 16_000
 
@@ -27,11 +27,18 @@ CLIENT_LEAD = 16_000
 def _options(options: SessionOptions, max_segment: float) -> VadOptions:
     asked = options.recognize
     longest = min(max_segment, asked.max_segment or max_segment)
-    schedule = [(step.max_speech * 1000, step.silence * 1000) for step in asked.silence_schedule]
+    longest_ms, lead_ms = int(longest * 1000), round(options.lead * 1000)
     if options.client_endpoint:
-        return VadOptions(False, None, _NEVER_MS, int(longest * 1000) - CLIENT_LEAD // _SAMPLES_PER_MS)
+        longest_ms -= CLIENT_LEAD // _SAMPLES_PER_MS
+        return VadOptions(False, None, _NEVER_MS, longest_ms, options.speech_margin, lead_ms)
+    schedule = [(step.max_speech * 1000, step.silence * 1000) for step in asked.silence_schedule]
     return VadOptions(
-        asked.dynamic_silence, schedule or None, asked.fixed_silence * 1000, int(longest * 1000)
+        asked.dynamic_silence,
+        schedule or None,
+        asked.fixed_silence * 1000,
+        longest_ms,
+        options.speech_margin,
+        lead_ms,
     )
 
 
@@ -50,8 +57,13 @@ class Endpoints:
     def __init__(self, options: SessionOptions, max_segment: float) -> None:
         config = _options(options, max_segment).detector(STREAMING_SCHEDULE)
         self._detector = EndpointDetector(config)
+        self._adopt(config)
+
+    def _adopt(self, config: DetectorConfig) -> None:
         self.never_cut_before = earliest_cut_ms(config) * _SAMPLES_PER_MS
         """Samples from a segment's start in which a cut at its longest length cannot fall."""
+        self.look_back = (config.look_back_frames + _LATE_FRAMES) * FRAME_SHIFT
+        """How many samples before "now" a begin of speech may still reach back to."""
 
     def push(self, scores: FrameScores, *, last: bool = False) -> Iterator[Endpoint | None]:
         """Endpoints in steps of 60 ms; None after each step, when the pause may be asked."""
@@ -69,7 +81,7 @@ class Endpoints:
         """Endpoints by other options from now on."""
         config = _options(options, max_segment).detector(STREAMING_SCHEDULE)
         self._detector.reconfigure(config)
-        self.never_cut_before = earliest_cut_ms(config) * _SAMPLES_PER_MS
+        self._adopt(config)
 
     @property
     def pause(self) -> float:

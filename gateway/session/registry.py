@@ -69,6 +69,10 @@ class SessionRegistry:
         return self._config.partials
 
     @property
+    def limits(self) -> SessionLimits:
+        return self._config.limits
+
+    @property
     def has_speakers(self) -> bool:
         return self._speakers is not None
 

@@ -1,8 +1,8 @@
 """FSMN-VAD's endpoint state machine: frame scores in, starts and ends of speech out.
 
 Constants and transitions are those of the published model (window 200 ms, 150 ms of speech to start,
-200 ms of look-back, 100 ms of look-ahead). Two things differ: the required silence follows a schedule
-at every frame, and a segment that reaches its longest length is cut at its quietest recent point.
+200 ms of lead, 100 ms of look-ahead). Two things differ: the required silence follows a schedule at every
+frame, and a segment that reaches its longest length is cut at its quietest recent point.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ _WINDOW = 20
 _WINDOW_MASK = (1 << _WINDOW) - 1
 _SPEECH_FRAMES_TO_START = 15
 _SPEECH_FRAMES_TO_STOP = 15
-_LOOK_BACK = _WINDOW + 20
 _TAIL = 11
 # The window needs this long to fall, so that much of the required silence has already passed.
 _WINDOW_FALL_MS = 150.0
@@ -39,18 +38,26 @@ class DetectorConfig:
     """Where speech is cut.
 
     speech_margin: a frame is speech if p(speech) >= p(silence) + speech_margin. max_segment_ms: no
-    segment is longer.
+    segment is longer. lead_ms: how long before the window that tells speech its segment begins.
     """
 
     schedule: SilenceSchedule
     speech_margin: float = 0.6
     max_segment_ms: int = 60_000
+    lead_ms: int = 200
 
     def __post_init__(self) -> None:
         if self.max_segment_ms < MIN_SEGMENT_MS:
             raise ValueError(f"max_segment_ms {self.max_segment_ms} is less than {MIN_SEGMENT_MS}")
         if not 0 <= self.speech_margin < 1:
             raise ValueError(f"speech_margin {self.speech_margin} is not in [0, 1)")
+        if self.lead_ms < 0:
+            raise ValueError(f"lead_ms {self.lead_ms} is negative")
+
+    @property
+    def look_back_frames(self) -> int:
+        """How far before the frame that tells speech its segment may begin."""
+        return _WINDOW + self.lead_ms // FRAME_MS
 
 
 class Boundary(Enum):
@@ -151,7 +158,7 @@ class EndpointDetector:
         if was_speech or self._window_is_speech:
             self._silent_frames = 0
             if self._start is None:
-                self._begin(max(self._free_from, frame - _LOOK_BACK))
+                self._begin(max(self._free_from, frame - self._config.look_back_frames))
             elif frame - self._start + 1 > self._max_frames:
                 self._cut(frame)
         else:
@@ -162,7 +169,7 @@ class EndpointDetector:
     def _silence_step(self, frame: int) -> None:
         self._silent_frames += 1
         if self._start is None:
-            self._free_from = max(self._free_from, frame - _LOOK_BACK)
+            self._free_from = max(self._free_from, frame - self._config.look_back_frames)
             return
         required_ms = self._required_ms(frame)
         if self._silent_frames * FRAME_MS >= required_ms:

@@ -28,20 +28,25 @@ class VadOptions:
 
     dynamic_silence off means fixed_silence_ms for segments of every length. silence_schedule, steps
     (speech_ms, silence_ms), replaces the built-in schedule. max_segment_ms: no segment is longer.
+    speech_margin None is the published model's; lead_ms as in DetectorConfig.
     """
 
     dynamic_silence: bool = True
     silence_schedule: Sequence[tuple[float, float]] | None = None
     fixed_silence_ms: float = DEFAULT_FIXED_SILENCE_MS
     max_segment_ms: int = 60_000
+    speech_margin: float | None = None
+    lead_ms: int = 200
 
     def detector(self, built_in: SilenceSchedule) -> DetectorConfig:
         """The detector's configuration; raises ValueError for options that make no sense."""
         if not self.dynamic_silence:
-            fixed = SilenceSchedule.fixed(self.fixed_silence_ms)
-            return DetectorConfig(fixed, FIXED_MARGIN, self.max_segment_ms)
-        schedule = SilenceSchedule.of(self.silence_schedule) if self.silence_schedule else built_in
-        return DetectorConfig(schedule, DYNAMIC_MARGIN, self.max_segment_ms)
+            schedule, margin = SilenceSchedule.fixed(self.fixed_silence_ms), FIXED_MARGIN
+        else:
+            schedule = SilenceSchedule.of(self.silence_schedule) if self.silence_schedule else built_in
+            margin = DYNAMIC_MARGIN
+        margin = margin if self.speech_margin is None else self.speech_margin
+        return DetectorConfig(schedule, margin, self.max_segment_ms, self.lead_ms)
 
 
 @dataclass(frozen=True)

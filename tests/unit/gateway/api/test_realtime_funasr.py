@@ -6,19 +6,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from gateway.api.realtime_defaults import RealtimeDefaults, realtime_defaults
 from gateway.api.realtime_funasr import Connection
 from gateway.config import parse
-from gateway.pipeline import Recognizer
-from gateway.service import GatewayService, ServiceLimits
-from gateway.session.config import SessionLimits
-from gateway.session.registry import RegistryConfig, SessionRegistry
-from tests.unit.gateway.session.instant import Clock, InstantBackend
-from tests.unit.gateway.session.simulation import Script, ScriptEars
+from tests.unit.gateway.session.instant import InstantService
+from tests.unit.gateway.session.simulation import Script
 
 TWO_SENTENCES = Script().pause(0.5).say(4).pause(2.5).say(3).pause(0.5)
 
@@ -27,19 +23,11 @@ class Client:
     """Speaks to a connection without a network."""
 
     def __init__(self, defaults: RealtimeDefaults | None = None) -> None:
-        self.clock = Clock()
-        self.backend = InstantBackend()
-        self.sessions = SessionRegistry(
-            self.backend,
-            ScriptEars,
-            RegistryConfig(SessionLimits(idle=60, max_duration=3600)),
-            clock=self.clock,
-        )
-        service = GatewayService(ServiceLimits(1, 1.0), cast(Recognizer, object()), self.sessions)
+        self.server = InstantService()
         self.closed: tuple[int, str] | None = None
         self._sent: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         self._received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._connection = Connection(self, service, defaults or RealtimeDefaults())
+        self._connection = Connection(self, self.server.service, defaults or RealtimeDefaults())
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         while (message := await self._sent.get()) is not None:
@@ -125,7 +113,7 @@ async def test_what_the_operator_sets_holds_until_the_client_says_otherwise(tmp_
             client.say("STOP")
             texts.append((await client.until("is_final", True))[-1]["sentences"][0]["text"])
             await client.until("event", "stopped")
-    asked = dict.fromkeys((options.language, options.hotwords) for options in client.backend.asked)
+    asked = dict.fromkeys((options.language, options.hotwords) for options in client.server.backend.asked)
     assert list(asked) == [("中文", ("Tandem", "朴素")), (None, ("a", "b"))]
     assert texts == ["one w2", "w1 two", "w1 two"]
 
@@ -154,8 +142,8 @@ async def test_stop_has_a_final_only_of_what_was_not_committed() -> None:
 async def test_a_session_that_the_server_ends_says_why(after: float, reason: str) -> None:
     async with Client() as client:
         await client.tell("START")
-        client.clock.now = after
-        client.sessions.tick()
+        client.server.clock.now = after
+        client.server.sessions.tick()
         messages = await client.until("event", "stopped")
         while client.closed is None:
             await asyncio.sleep(0)
@@ -165,6 +153,6 @@ async def test_a_session_that_the_server_ends_says_why(after: float, reason: str
 
 async def test_a_server_that_is_not_ready_answers_start_with_an_error() -> None:
     async with Client() as client:
-        await client.sessions.drain(0.0)
+        await client.server.sessions.drain(0.0)
         assert await client.tell("START") == {"event": "error", "error": "0 live sessions are open"}
         assert await client.tell("PING") == {"event": "pong"}

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from gateway.pipeline import Recognizer
+from gateway.service import GatewayService, ServiceLimits
+from gateway.session.config import SessionLimits
 from gateway.session.jobs import Abilities, CtcHeard, Decoded, DecodeJob
+from gateway.session.registry import RegistryConfig, SessionRegistry
+from tandem.errors import TandemError
 from tandem.results import RecognizeOptions
-from tests.unit.gateway.session.simulation import ScriptedEncoder
+from tests.unit.gateway.session.simulation import ScriptEars, ScriptedEncoder
 
 
 class InstantBackend:
@@ -15,6 +22,7 @@ class InstantBackend:
     def __init__(self) -> None:
         self._encoder = ScriptedEncoder(lambda job: 0.0)
         self.asked: list[RecognizeOptions] = []
+        self.error: TandemError | None = None
         self.released: list[int] = []
         self.closed = False
 
@@ -34,6 +42,8 @@ class InstantBackend:
 
     async def decode(self, job: DecodeJob) -> Decoded:
         self.asked.append(job.options)
+        if self.error is not None:
+            raise self.error
         answer = self._encoder.answer(job)
         assert isinstance(answer, Decoded)
         return answer
@@ -44,3 +54,13 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class InstantService:
+    """What the protocols answer with, over such sessions."""
+
+    def __init__(self) -> None:
+        self.clock, self.backend = Clock(), InstantBackend()
+        config = RegistryConfig(SessionLimits(idle=60, max_duration=3600))
+        self.sessions = SessionRegistry(self.backend, ScriptEars, config, clock=self.clock)
+        self.service = GatewayService(ServiceLimits(1, 1.0), cast(Recognizer, object()), self.sessions)
