@@ -147,14 +147,18 @@ def main() -> None:
         root, seconds = Path(directory), options.files * SECONDS
         widths = dict(PUBLISHED_WIDTH), dict(LLM_WIDTH)
         model = random_checkpoint.write(root / "model", ROOT / "models" / "demo", *widths)
-        files = workload.write(root / "files", workload.Workload(options.files, seconds))
+        # New ones for each way: the encoder keeps what it has encoded.
+        files = {
+            way: workload.write(root / way, workload.Workload(options.files, seconds, seed=seed))
+            for seed, way in enumerate(("warm", *options.ways))
+        }
         with tiers(model, options) as running:
-            WAYS[options.ways[0]](running[-1].address, files[:4], 4)
-            print(f"{len(files)} files, {seconds:.0f} s of audio, decoder {options.engine}, ", end="")
+            WAYS[options.ways[0]](running[-1].address, files["warm"][:4], 4)
+            print(f"{options.files} files, {seconds:.0f} s of audio, decoder {options.engine}, ", end="")
             print(f"load {os.getloadavg()[0]:.1f}; CPU ms per second of audio")
             for way in options.ways:
                 with recorded(running, options.py_spy and options.py_spy / way):
-                    used = measure(way, running, files, options.in_flight)
+                    used = measure(way, running, files[way], options.in_flight)
                 print(f"  {'':<10}{'loop':>9}{'process':>9}{'children':>9}")
                 for name, cpu in used.items():
                     cells = (1000 * value / seconds for value in (cpu.loop, cpu.process, cpu.children))

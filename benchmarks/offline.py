@@ -25,6 +25,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks import processor
+from benchmarks.stack import encode_everything
 from tandem import AutoModelVLLM, Client, RecognizeOptions
 from tandem.launcher import private_stack
 from tandem.local import EngineOptions, resolve
@@ -212,6 +213,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    encode_everything()
     with running(options) as bench:
         times = measure(bench, variants(options), options.rounds)
     audio = sum(item.duration for item in bench.transcripts[False])

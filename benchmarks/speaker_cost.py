@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import processor, published
+from benchmarks.stack import encode_everything
 from tandem import RecognizeOptions
 from tandem.client import AsyncClient
 from tandem.launcher import Addresses, Stack, StackConfig
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=1, help="recordings at once, of each")
     parser.add_argument("--max-tokens", type=int, default=0, help="tokens for each segment, 0: by its length")
     options = parser.parse_args()
+    encode_everything()
     with tempfile.TemporaryDirectory() as directory:
         root, model = Path(directory), options.model
         if options.published:

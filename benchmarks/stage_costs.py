@@ -32,6 +32,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from benchmarks import processor, streaming
+from benchmarks.stack import encode_everything
 from benchmarks.stage_load import Clock, TierLoad
 from gateway.audio.decode import decode
 from tandem import AsyncClient, RecognizeOptions
@@ -100,6 +101,8 @@ class Reading:
 
 @contextlib.contextmanager
 def services(options: argparse.Namespace) -> Iterator[Services]:
+    """Ready, for segments that are sent again and again."""
+    encode_everything()
     with tempfile.TemporaryDirectory(prefix="tandem-costs-") as directory:
         root = Path(directory)
         ports = {tier: free_port() for tier in ("gateway", "encoder", "decoder")}

@@ -17,6 +17,7 @@ from encoder_service.config import EncoderConfig, batching, parse, speaker_direc
 from encoder_service.decoder_client import DecoderClient
 from encoder_service.describe import describe, tokenizer_files
 from encoder_service.draft import Drafter
+from encoder_service.encoding_cache import EncodingCache
 from encoder_service.engine import EncoderEngine, EngineConfig, choose_dtype
 from encoder_service.live_stream import LiveMemory
 from encoder_service.loaded import LoadedEncoder
@@ -110,6 +111,7 @@ async def serve(config: EncoderConfig) -> bool:
         servicer.loaded = LoadedEncoder(
             engine,
             batcher,
+            EncodingCache(batcher.submit, engine.checkpoint.sha256, config.embedding_cache_mib * 2**20),
             decoder,
             describe(engine, config),
             files,

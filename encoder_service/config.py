@@ -37,6 +37,7 @@ class EncoderConfig:
     max_live_seconds: float = 20_000.0
     max_wait_ms: float = 3.0
     max_kept_seconds: float = 30_000.0
+    embedding_cache_mib: int = 256
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
     metrics_port: int = 0
@@ -91,6 +92,12 @@ def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
         "max-kept-seconds",
         float,
         "seconds of audio kept for exact word times while tokens are decoded, up to 34 kB each; 0 keeps none",
+    )
+    flags.add(
+        "embedding-cache-mib",
+        int,
+        "memory for what recent segments were encoded to, so that the same audio is not encoded again, "
+        "about 25 kB a second; 0 turns it off",
     )
     flags.add("drain-seconds", float, "time for running calls after SIGTERM")
     flags.add("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")

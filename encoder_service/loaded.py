@@ -11,6 +11,7 @@ from pathlib import Path
 from encoder_service.batcher import Batcher
 from encoder_service.decoder_client import DecoderClient, DecodeRequest
 from encoder_service.draft import Drafter
+from encoder_service.encoding_cache import EncodingCache
 from encoder_service.engine import EncoderEngine
 from encoder_service.messages import EncodedAudio
 from encoder_service.targets import KeptBudget, TargetHead
@@ -26,6 +27,7 @@ class LoadedEncoder:
 
     engine: EncoderEngine
     batcher: Batcher
+    encodings: EncodingCache
     decoder: DecoderClient | None
     info: pb.GetModelInfoResponse
     tokenizer_files: tuple[Path, ...]

@@ -44,7 +44,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
             encoder_out=config.encoder_out,
             speakers=config.speaker_embeds,
         )
-        for response in responses.encode_responses(await loaded.batcher.submit(item)):
+        for response in responses.encode_responses(await loaded.encodings.encode(item)):
             yield response
 
     @handlers.streaming
@@ -68,7 +68,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
                 speakers=config.speaker_embeds,
                 keep_ctc=stays_open and keep,
             )
-            encoded = await loaded.batcher.submit(item)
+            encoded = await loaded.encodings.encode(item)
             for response in responses.ctc_responses(encoded.audio):
                 yield response
             timing = pb.TranscribeTiming(encode=responses.timing(encoded))

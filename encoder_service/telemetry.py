@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from encoder_service.messages import EncodedAudio
 from tandem.rpc.metrics import LATENCY, snapshot
@@ -24,6 +25,13 @@ _STAGES = Histogram(
     ("stage",),
     buckets=LATENCY,
 )
+_CACHE = Counter(
+    "tandem_encoder_cache_requests",
+    "Segments by where their encoding came from: hit (kept), shared (with an equal one at a time), miss.",
+    ("outcome",),
+)
+_EVICTIONS = Counter("tandem_encoder_cache_evictions", "Kept encodings that made room for others.")
+_CACHE_BYTES = Gauge("tandem_encoder_cache_bytes", "Memory of kept encodings.")
 _GAUGES = {
     "tandem_encoder_queued_audio_seconds": "Seconds of audio waiting for a batch.",
     "tandem_encoder_running_audio_seconds": "Seconds of audio being encoded.",
@@ -45,6 +53,25 @@ def observe_batch(results: Sequence[EncodedAudio], audio_seconds: float, waits: 
     spoken = max(result.times.speakers for result in results)
     if spoken:
         _STAGES.labels("speakers").observe(spoken)
+
+
+class CacheOutcome(StrEnum):
+    """Where the encoding of a segment came from."""
+
+    HIT = "hit"
+    SHARED = "shared"
+    MISS = "miss"
+
+
+def observe_cache(outcome: CacheOutcome) -> None:
+    """Count one segment that the cache was asked for."""
+    _CACHE.labels(outcome).inc()
+
+
+def observe_kept(evicted: int, kept_bytes: int) -> None:
+    """Count encodings that were dropped for a new one, and note what is kept now."""
+    _EVICTIONS.inc(evicted)
+    _CACHE_BYTES.set(kept_bytes)
 
 
 def load_gauges(read: Callable[[], LoadSnapshot]) -> AbstractContextManager[None]:

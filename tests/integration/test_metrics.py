@@ -83,6 +83,18 @@ def test_audio_and_tokens_add_up(scraped: dict[str, Samples]) -> None:
     assert value(scraped["gateway"], "tandem_gateway_stage_seconds_count", stage="total") == 2
 
 
+def test_the_same_recording_with_other_hotwords_is_not_encoded_again(services: Stack) -> None:
+    recording = (NANO / "english_9s.wav").read_bytes()
+
+    def encoded(*hotwords: str) -> float:
+        with Client(services.address) as client:
+            options = RecognizeOptions(vad=False, max_new_tokens=4, hotwords=hotwords)
+            client.recognize(recording, options, timeout=60)
+        return value(scrape(PORTS["encoder"]), "tandem_encoder_audio_seconds_total")
+
+    assert encoded() == encoded("Tandem")
+
+
 def test_the_page_lists_every_name_and_no_other(scraped: dict[str, Samples]) -> None:
     listed = set(re.findall(r"`(tandem_\w+)`", DOCUMENTED.read_text(encoding="utf-8")))
     found = {

@@ -14,6 +14,7 @@ import torch
 from encoder_service.batch_inputs import BatchInputs
 from encoder_service.batcher import Batcher, BatcherConfig
 from encoder_service.checkpoint import load_checkpoint
+from encoder_service.encoding_cache import EncodingCache
 from encoder_service.engine import EncoderEngine, EngineConfig
 from encoder_service.frontend import Frontend
 from encoder_service.live_segment import LiveSegment, Pcm
@@ -120,7 +121,8 @@ async def live_stream(
     head = TargetHead(engine.model.ctc) if engine.model.ctc is not None else None
     async with Batcher(engine, BatcherConfig()) as batcher:
         info = pb.GetModelInfoResponse(ctc_vocab_size=head.vocab_size if head is not None else 0)
-        loaded = LoadedEncoder(engine, batcher, None, info, (), KeptBudget(1000.0), head)
+        encodings = EncodingCache(batcher.submit, "", 0)
+        loaded = LoadedEncoder(engine, batcher, encodings, None, info, (), KeptBudget(1000.0), head)
         yield LiveStream(loaded, LiveMemory(), lambda: bool(draining), LiveLimits(idle=idle)), draining
 
 
