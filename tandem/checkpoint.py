@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Hub = Literal["hf", "ms"]
 WEIGHTS_FILE = "model.pt"
 CONFIG_FILE = "config.yaml"
+OFFLINE = "TANDEM_OFFLINE"
+"""The variable that, set to 1, keeps to what a hub's cache holds."""
 PACKAGES: dict[Hub, str] = {"hf": "huggingface_hub", "ms": "modelscope"}
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 
@@ -52,8 +54,10 @@ def _snapshot(model: str, hub: Hub) -> Path:
         raise CheckpointError(
             f"fetching {model} needs the package {package}: pip install {package}"
         ) from error
+    # A cache that is only mounted to be read, as of the chart's pods, allows no look at the hub.
+    offline = os.environ.get(OFFLINE) == "1"
     try:
-        return Path(client.snapshot_download(model))
+        return Path(client.snapshot_download(model, local_files_only=offline))
     except Exception as error:  # the hubs raise dozens of types; the cause stays attached
         raise CheckpointError(f"{package} could not fetch {model}: {error}") from error
 

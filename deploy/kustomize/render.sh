@@ -2,4 +2,5 @@
 # Writes base/tandem.yaml from the Helm chart's defaults, for those who use Kustomize alone.
 set -euo pipefail
 cd "$(dirname "$0")"
-"${HELM:-helm}" template tandem ../helm/tandem --no-hooks > base/tandem.yaml
+rendered=$("${HELM:-helm}" template tandem ../helm/tandem --no-hooks)
+echo "$rendered" > base/tandem.yaml

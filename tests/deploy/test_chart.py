@@ -14,6 +14,7 @@ import pytest
 
 from tandem.cli import build_parser
 from tandem.cli.plan import helm_values
+from tandem.checkpoint import OFFLINE
 from tandem.plan import Demand, Target, load_costs, make_plan
 from tandem.plan.cost_file import packaged_names
 from tests.deploy.chart import (
@@ -206,7 +207,7 @@ def test_the_model_is_fetched_before_anything_starts() -> None:
         return {entry["name"]: entry.get("value", "") for entry in item["env"]}
 
     assert variables(fetch)["HF_HOME"] == variables(serve)["HF_HOME"]
-    assert variables(serve)["HF_HUB_OFFLINE"] == "1"
+    assert variables(serve)["HF_HUB_OFFLINE"] == variables(serve)[OFFLINE] == "1"
     assert fetch["args"][0] == flag(serve["args"], "model")
     assert "HF_TOKEN" in variables(fetch)
 

@@ -135,6 +135,20 @@ def test_missing_hub_package_is_told(monkeypatch: pytest.MonkeyPatch, hub: Any, 
         resolve_checkpoint("FunAudioLLM/Fun-ASR-Nano-2512", hub)
 
 
+def test_offline_a_model_comes_from_the_hubs_cache_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_OFFLINE", "1")
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match="modelscope could not fetch"):
+        resolve_checkpoint("FunAudioLLM/Fun-ASR-Nano-2512", "ms")
+    cached = tmp_path / "models" / "FunAudioLLM--Fun-ASR-Nano-2512" / "snapshots" / "master"
+    cached.mkdir(parents=True)
+    for name in ("config.yaml", "model.pt"):
+        shutil.copy(DIRECTORY / name, cached)
+    assert resolve_checkpoint("FunAudioLLM/Fun-ASR-Nano-2512", "ms") == cached
+
+
 def test_hash_follows_the_content(tmp_path: Path) -> None:
     file, cache = tmp_path / "model.pt", tmp_path / "cache"
     for content in (b"one", b"other"):

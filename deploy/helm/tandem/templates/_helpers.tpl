@@ -143,6 +143,7 @@ ports:
 - {name: HF_HOME, value: /models/hf}
 - {name: MODELSCOPE_CACHE, value: /models/ms}
 {{- if .Values.model.fetchJob.enabled }}
+- {name: TANDEM_OFFLINE, value: "1"}
 - {name: HF_HUB_OFFLINE, value: "1"}
 {{- end }}
 {{- end }}
