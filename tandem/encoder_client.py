@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 
+from tandem.access import Access
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
 from tandem.errors import InvalidAudio
@@ -39,11 +40,11 @@ def encode_requests(pcm: bytes, ctc: pb.CtcMode.ValueType) -> Iterator[pb.Encode
         yield pb.EncodeRequest(audio=pcm[offset : offset + CHUNK_BYTES])
 
 
-def encode_file(target: str, path: Path) -> dict[str, WireTensor]:
+def encode_file(target: str, path: Path, access: Access | None = None) -> dict[str, WireTensor]:
     """`audio_embeds` and, where the model has CTC, dense `ctc_log_probs` of one wav file."""
     pcm = read_pcm16(path.read_bytes())
     assembler = TensorAssembler(MAX_TENSOR_BYTES)
-    with grpc.insecure_channel(target, options=channel_options()) as channel:
+    with (access or Access()).channel(target, channel_options()) as channel:
         stub = encoder_pb2_grpc.EncoderServiceStub(channel)
         try:
             info = stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=10)

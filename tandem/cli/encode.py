@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tandem.access import Access
+from tandem.cli.access import access_of, add_access_flags
 from tandem.cli.models import add_model_flags, encoder_flags, resolve
 from tandem.encoder_client import encode_file
 from tandem.launcher import spawn, wait_ready
@@ -25,14 +27,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--server", help="gRPC address of a running encoder; unset starts one for this command"
     )
+    add_access_flags(parser)
     add_model_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write `audio_embeds` [n, hidden] and, where the model has CTC, dense `ctc_log_probs` [T, vocab]."""
-    with _encoder(options) as target:
-        tensors = encode_file(target, options.file)
+    with _encoder(options) as (target, access):
+        tensors = encode_file(target, options.file, access)
     arrays: dict[str, Any] = {name: tensor.float32() for name, tensor in tensors.items()}
     np.savez(options.output, **arrays)
     shapes = ", ".join(f"{name} {list(tensor.array.shape)}" for name, tensor in tensors.items())
@@ -41,9 +44,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _encoder(options: argparse.Namespace) -> Iterator[str]:
+def _encoder(options: argparse.Namespace) -> Iterator[tuple[str, Access]]:
+    """Where the encoder is and how to get in."""
     if options.server:
-        yield options.server
+        yield options.server, access_of(options)
         return
     with tempfile.TemporaryDirectory(prefix="tandem-") as directory:
         address = f"unix:{directory}/encoder.sock"
@@ -53,6 +57,6 @@ def _encoder(options: argparse.Namespace) -> Iterator[str]:
         )
         try:
             wait_ready([tier], timeout=300)
-            yield address
+            yield address, Access()
         finally:
             tier.end(grace=10)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import grpc
 
@@ -14,6 +15,8 @@ from tandem.access import Access
 from tandem.flags import FlagParser
 
 log = logging.getLogger("tandem.security")
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +32,30 @@ class ServerTls:
 
         Raises OSError when a file cannot be read at the start; later the last good state stays in use.
         """
-        state = self._stamp()
-        configuration = self._configuration()
+        followed = _Followed(self._stamp, self._configuration)
 
         # None says that nothing has changed; the stubs do not know it.
         def fetch() -> Any:
-            nonlocal state
-            try:
-                stamp = self._stamp()
-                if stamp == state:
-                    return None
-                renewed = self._configuration()
-            except OSError as error:
-                log.error("the old certificate stays in use: %s", error)
-                return None
-            state = stamp
-            return renewed
+            return followed.current if followed.renew() else None
 
         return grpc.dynamic_ssl_server_credentials(
-            configuration, fetch, require_client_authentication=self.client_ca is not None
+            followed.current, fetch, require_client_authentication=self.client_ca is not None
         )
 
     def ssl_context(self) -> ssl.SSLContext:
-        """The same for HTTP and WebSocket, as the files are now."""
+        """The same for HTTP and WebSocket."""
+        followed = _Followed(self._stamp, self._context)
+
+        # Called in every handshake, whether or not the client names a server.
+        def take_current(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+            followed.renew()
+            connection.context = followed.current
+
+        first = followed.current
+        first.sni_callback = take_current
+        return first
+
+    def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self.cert, self.key)
@@ -68,6 +72,29 @@ class ServerTls:
     def _stamp(self) -> tuple[tuple[int, int], ...]:
         files = [file for file in (self.cert, self.key, self.client_ca) if file is not None]
         return tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+
+
+class _Followed(Generic[Made]):
+    """What `make` makes of files, made again when their stamp has changed."""
+
+    def __init__(self, stamp: Callable[[], object], make: Callable[[], Made]) -> None:
+        """Raises what `stamp` and `make` raise."""
+        self._stamp, self._make = stamp, make
+        self._made_of = stamp()
+        self.current = make()
+
+    def renew(self) -> bool:
+        """Whether `current` is a new one; files that cannot be read leave the old one."""
+        try:
+            stamp = self._stamp()
+            if stamp == self._made_of:
+                return False
+            self.current = self._make()
+        except OSError as error:
+            log.error("the old certificate stays in use: %s", error)
+            return False
+        self._made_of = stamp
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +18,7 @@ from websockets.sync.client import connect as websocket
 from gateway.keys import new_key
 from tandem import AsyncClient, Client, RecognizeOptions, StreamOptions
 from tandem.access import Access
+from tandem.cli import main
 from tandem.errors import Unauthenticated
 from tandem.launcher import is_ready
 from tandem.live_events import Ended
@@ -80,8 +84,14 @@ def test_a_wrong_key_is_a_typed_error(services: SecureStack, key: str) -> None:
         client.recognize(RECORDING, SHORT, timeout=20)
 
 
-def test_tiers_behind_the_gateway_want_certificates_too(services: SecureStack) -> None:
+def test_tiers_behind_the_gateway_want_certificates_too(services: SecureStack, tmp_path: Path) -> None:
     assert not is_ready(services.encoder)
+    output = tmp_path / "tensors.npz"
+    access = named(services.access)
+    command = ["encode", str(RECORDING), "-o", str(output), "--server", services.encoder]
+    flags = [f"--tls-ca={access.ca}", f"--tls-cert={access.certificate}", f"--tls-key={access.key}"]
+    assert main([*command, *flags, f"--tls-server-name={access.server_name}"]) == 0
+    assert output.is_file()
 
 
 def test_health_needs_neither_certificate_nor_key(services: SecureStack) -> None:
@@ -124,8 +134,22 @@ def test_a_key_that_is_added_works_and_one_that_is_removed_does_not(services: Se
             client.capabilities()
 
 
-def test_a_renewed_certificate_serves_new_connections(services: SecureStack) -> None:
+def test_a_renewed_certificate_serves_new_connections(services: SecureStack, trusted: ssl.SSLContext) -> None:
     renewed = services.authority.issue("renewed", host="renewed.test")
     shutil.copy(renewed.key, services.server.key)
     shutil.copy(renewed.cert, services.server.cert)
     assert answers(services, replace(services.access, server_name="renewed.test"))
+    for port in (services.http_port, services.realtime_port):
+        for host in ("renewed.test", None):
+            assert ("DNS", "renewed.test") in certificate_names(port, trusted, host)
+
+
+def certificate_names(port: int, context: ssl.SSLContext, host: str | None) -> list[tuple[str, str]]:
+    """What a server's certificate is for; it is asked for that of `host`, or of none."""
+    context.check_hostname = False
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname=host) as encrypted,
+    ):
+        certificate: Any = encrypted.getpeercert()
+    return list(certificate["subjectAltName"])
