@@ -24,6 +24,7 @@ from gateway.live import live_sessions
 from gateway.model import fetch_model
 from gateway.pipeline import PipelineLimits, Recognizer
 from gateway.prepare import make_preparer
+from gateway.readiness import follow_encoders
 from gateway.service import GatewayService, ServiceLimits
 from gateway.telemetry import live_gauges
 from tandem.asr.v1 import asr_pb2_grpc, batch_pb2_grpc
@@ -69,6 +70,8 @@ async def serve(config: GatewayConfig) -> None:
         server.beside.append(partial(service.sessions.drain, config.drain_seconds))
         resources.enter_context(live_gauges(service.sessions))
         service.recognizer = recognizer
+        following = asyncio.create_task(follow_encoders(encoder, server, config.encoder_grace))
+        resources.callback(following.cancel)
 
     defaults = realtime_defaults(config)
     async with listening:
@@ -77,6 +80,7 @@ async def serve(config: GatewayConfig) -> None:
                 service,
                 cors_origins=config.cors_origin,
                 is_draining=lambda: server.is_stopping,
+                is_ready=lambda: server.is_ready,
                 realtime=defaults,
                 keys=keys,
             )
@@ -91,7 +95,7 @@ async def serve(config: GatewayConfig) -> None:
                 )
             )
         listening.enter_context(endpoint(config.metrics_port))
-        await run(server, start, resources.aclose)
+        await run(server, start, resources.aclose, cancels_start=True)
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ class GatewayConfig:
 
     listen: str = "0.0.0.0:50051"
     encoder: str = "127.0.0.1:50052"
+    encoder_grace: float = 10.0
     http_host: str = "0.0.0.0"
     http_port: int = 8899
     cors_origin: tuple[str, ...] = ()
@@ -84,6 +85,7 @@ def parse(arguments: Sequence[str] | None = None) -> GatewayConfig:
     flags = FlagParser("gateway", "Client-facing gateway of Tandem.", "TANDEM_GATEWAY", GatewayConfig())
     flags.add("listen", str, "host:port or unix:path")
     flags.add("encoder", str, "gRPC targets of the encoder tier, separated by commas, or dns:///name:port")
+    flags.add("encoder-grace", float, "seconds without any encoder after which the gateway is not ready")
     flags.add("http-host", str, "address of HTTP and WebSocket")
     flags.add("http-port", int, "port of HTTP and WebSocket; 0 turns them off")
     flags.add(

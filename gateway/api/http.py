@@ -43,6 +43,7 @@ def make_app(
     *,
     cors_origins: Sequence[str] = (),
     is_draining: Callable[[], bool] = lambda: False,
+    is_ready: Callable[[], bool] = lambda: True,
     realtime: RealtimeDefaults | None = None,
     keys: KeyRing | None = None,
 ) -> FastAPI:
@@ -69,7 +70,7 @@ def make_app(
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )
-    _add_health(app, service, is_draining)
+    _add_health(app, service, is_draining, is_ready)
     app.include_router(asr_router(service))
     app.include_router(openai_router(service))
     app.include_router(websocket_router(service, cors_origins))
@@ -79,7 +80,9 @@ def make_app(
     return app
 
 
-def _add_health(app: FastAPI, service: GatewayService, is_draining: Callable[[], bool]) -> None:
+def _add_health(
+    app: FastAPI, service: GatewayService, is_draining: Callable[[], bool], is_ready: Callable[[], bool]
+) -> None:
     @app.get("/health", tags=["Health"], summary="Is the process alive?")
     async def health() -> dict[str, Any]:
         """Always 200 while the process can answer; `models_loaded` is empty until the encoder is found."""
@@ -88,7 +91,10 @@ def _add_health(app: FastAPI, service: GatewayService, is_draining: Callable[[],
 
     @app.get("/ready", tags=["Health"], summary="Should this process get requests?")
     async def ready() -> dict[str, str]:
-        """200 between finding the encoder and the drain, else 503."""
+        """200 between finding the encoder and the drain, but not while all encoders are gone; else 503."""
         if is_draining():
             raise Unavailable("the gateway is shutting down", retry_after=1.0)
-        return {"status": "ready", "model": service.ready().model.public_name}
+        model = service.ready().model.public_name
+        if not is_ready():
+            raise Unavailable("no encoder takes requests", retry_after=1.0)
+        return {"status": "ready", "model": model}

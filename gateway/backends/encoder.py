@@ -21,11 +21,13 @@ from gateway.text.prompt import PromptStyle
 from tandem.access import Access
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
-from tandem.errors import Unavailable
+from tandem.errors import TandemError, Unavailable
 from tandem.rpc.calls import streaming_call
 from tandem.rpc.channels import connect
 from tandem.rpc.durations import seconds
 from tandem.rpc.status import from_rpc_error
+
+_HEALTH_TIMEOUT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,10 @@ class Encoder(Protocol):
         ...
 
     async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings: ...
+
+    async def takes_requests(self) -> bool:
+        """Whether a segment sent now would find an encoder that is ready."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -140,6 +146,13 @@ class EncoderBackend:
         busy = load.queued_audio_seconds + load.running_audio_seconds
         self.capacity = load.max_queued_audio_seconds
         return EncoderLoad(busy, load.audio_seconds_per_second)
+
+    async def takes_requests(self) -> bool:
+        try:
+            await self.load(_HEALTH_TIMEOUT)
+        except TandemError:
+            return False
+        return True
 
     async def transcribe(
         self, request: SegmentRequest, *, ctc: bool, on_encoded: Callable[[], None] = ignore

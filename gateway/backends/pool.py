@@ -76,6 +76,9 @@ class EncoderPool:
         """Seconds of audio that may wait in the queues of all members that take requests."""
         return sum(member.backend.capacity for member in self._members.values() if member.up)
 
+    async def takes_requests(self) -> bool:
+        return any(member.up and not self._is_foreign(member) for member in self._members.values())
+
     async def transcribe(
         self, request: SegmentRequest, *, ctc: bool, on_encoded: Callable[[], None] = ignore
     ) -> SegmentResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +60,7 @@ class TierServer:
     _health: health.aio.HealthServicer = field(init=False)
     _health_server: grpc.aio.Server | None = field(init=False, default=None)
     _stop: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    _ready: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         options = server_options(self.config.max_message_bytes)
@@ -97,10 +98,16 @@ class TierServer:
         return f"{self.config.listen.rpartition(':')[0]}:{self.port}"
 
     async def ready(self) -> None:
-        await self._set_ready(True)
+        """Take requests; without effect once the drain has begun."""
+        if not self.is_stopping:
+            await self._set_ready(True)
 
     async def not_ready(self) -> None:
         await self._set_ready(False)
+
+    @property
+    def is_ready(self) -> bool:
+        return self._ready
 
     @property
     def is_stopping(self) -> bool:
@@ -111,11 +118,27 @@ class TierServer:
         """Begin the drain, as SIGTERM does."""
         self._stop.set()
 
-    async def wait(self) -> None:
-        """Run until SIGTERM, SIGINT or `request_stop()`, then drain."""
+    def heed_signals(self) -> None:
+        """From now on SIGTERM and SIGINT begin the drain."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
+
+    async def until_stop(self, work: Coroutine[object, object, None]) -> bool:
+        """Whether the work was done before the drain began, which cancels it. Raises what it raises."""
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if task.done():
+            await task
+            return True
+        task.cancel()
+        await asyncio.wait((task,))
+        return False
+
+    async def wait(self) -> None:
+        """Run until SIGTERM, SIGINT or `request_stop()`, then drain."""
+        self.heed_signals()
         await self._stop.wait()
         await self.stop()
 
@@ -130,6 +153,7 @@ class TierServer:
             Path(self.config.listen.removeprefix("unix:")).unlink(missing_ok=True)
 
     async def _set_ready(self, value: bool) -> None:
+        self._ready = value
         for name in ("", *self.services):
             await self._set(name, serving=value)
 
@@ -139,16 +163,26 @@ class TierServer:
 
 
 async def run(
-    server: TierServer, start: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]
+    server: TierServer,
+    start: Callable[[], Coroutine[object, object, None]],
+    close: Callable[[], Awaitable[None]],
+    *,
+    cancels_start: bool = False,
 ) -> None:
-    """Serve a tier: listen, load (`start`), report ready, wait for a signal, drain, free (`close`)."""
+    """Serve a tier: listen, load (`start`), report ready, wait for a signal, drain, free (`close`).
+
+    A signal that comes before `start` is through ends the process as it is, since threads that load weights
+    cannot be stopped; with `cancels_start` it cancels `start`, and `close` frees what is there.
+    """
     watch_parent()
     keep_buffers()
+    if cancels_start:
+        server.heed_signals()
     await server.start()
     try:
-        await start()
-        await server.ready()
-        log.info("ready on %s", server.address)
+        if await server.until_stop(start()):
+            await server.ready()
+            log.info("ready on %s", server.address)
         await server.wait()
     finally:
         await server.server.stop(None)  # stopped already unless starting failed

@@ -58,6 +58,20 @@ def test_tiers_start_beside_open_channels() -> None:
                 assert address.startswith("unix:")
 
 
+def test_a_gateway_that_waits_for_an_encoder_ends_in_order(tmp_path: Path) -> None:
+    address, nowhere = f"unix:{tmp_path}/gateway.sock", f"unix:{tmp_path}/encoder.sock"
+    flags = ["--encoder", nowhere, "--listen", address, "--http-port", "0", "--realtime-port", "0"]
+    tier = spawn("gateway", "gateway", flags, address, tmp_path)
+    log = tmp_path / "gateway.log"
+    deadline = time.monotonic() + 60
+    while "waiting for the encoder" not in log.read_text(encoding="utf-8"):
+        assert tier.process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    tier.process.terminate()
+    assert tier.process.wait(timeout=30) == 0
+    assert "leaked" not in log.read_text(encoding="utf-8")
+
+
 def test_a_tier_that_cannot_start_is_named_with_its_log(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/encoder.sock"
     tier = spawn("encoder", "encoder_service", ["--model", str(tmp_path)], address, tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -45,6 +46,21 @@ async def test_while_draining_it_is_not_ready() -> None:
         answer = await client.get("/ready")
     assert answer.status_code == 503
     assert "shutting down" in answer.json()["error"]["message"]
+
+
+class NamedRecognizer:
+    """Knows what it serves."""
+
+    model = SimpleNamespace(public_name="demo")
+
+
+async def test_without_encoders_it_lives_and_is_not_ready() -> None:
+    served = service()
+    served.recognizer = cast(Recognizer, NamedRecognizer())
+    for ready in (True, False):
+        async with connect(served, is_ready=lambda ready=ready: ready) as client:
+            assert (await client.get("/health")).status_code == 200
+            assert (await client.get("/ready")).status_code == (200 if ready else 503)
 
 
 class BrokenRecognizer:

@@ -14,9 +14,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
 from gateway.backends.live import LiveLine, Part
-from gateway.backends.pool import EncoderPool
+from gateway.backends.pool import EncoderPool, connect_encoders
 from gateway.backends.segment_call import SegmentRequest
 from gateway.backends.targets import is_pool, resolver
+from gateway.readiness import follow_encoders
 from gateway.session.ring import AudioRing
 from gateway.text.posteriors import CtcPosteriors
 from gateway.text.prompt import Prompt
@@ -25,6 +26,7 @@ from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
 from tandem.errors import Overloaded, TandemError, Unavailable
 from tandem.rpc import handlers
+from tandem.rpc.server import ServerConfig, TierServer
 
 
 class Encoder(encoder_pb2_grpc.EncoderServiceServicer):
@@ -91,8 +93,8 @@ class Encoder(encoder_pb2_grpc.EncoderServiceServicer):
 
 
 @contextlib.asynccontextmanager
-async def running(*encoders: Encoder) -> AsyncIterator[EncoderPool]:
-    """A pool that knows all of them and has heard of their load."""
+async def listening(*encoders: Encoder) -> AsyncIterator[list[str]]:
+    """Their addresses."""
     servers, addresses = [], []
     for encoder in encoders:
         server = grpc.aio.server()
@@ -102,15 +104,24 @@ async def running(*encoders: Encoder) -> AsyncIterator[EncoderPool]:
         await encoder.serving(True)
         await server.start()
         servers.append(server)
-    pool = EncoderPool(resolver(",".join(addresses)), Access())
     try:
-        await pool.model_info()
-        await settle()
-        yield pool
+        yield addresses
     finally:
-        await pool.close()
         for server in servers:
             await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def running(*encoders: Encoder) -> AsyncIterator[EncoderPool]:
+    """A pool that knows all of them and has heard of their load."""
+    async with listening(*encoders) as addresses:
+        pool = EncoderPool(resolver(",".join(addresses)), Access())
+        try:
+            await pool.model_info()
+            await settle()
+            yield pool
+        finally:
+            await pool.close()
 
 
 async def settle() -> None:
@@ -177,6 +188,30 @@ async def test_an_encoder_of_another_checkpoint_is_never_used() -> None:
         with pytest.raises(Unavailable):
             await send(pool)
         assert wrong.calls == 0
+
+
+@pytest.mark.parametrize("several", ["", ","], ids=["one address", "a pool"])
+async def test_readiness_goes_with_the_last_encoder_and_comes_back_with_it(several: str) -> None:
+    only = Encoder()
+    server = TierServer(ServerConfig("unix:unused"), [])
+    async with listening(only) as (address,):
+        encoder = connect_encoders(address + several, Access())
+        await server.ready()
+        following = asyncio.create_task(follow_encoders(encoder, server, grace_seconds=1.5))
+        try:
+            await asyncio.sleep(1.0)
+            await only.serving(False)
+            await asyncio.sleep(0.5)
+            assert server.is_ready, "within the grace"
+            async with asyncio.timeout(20):
+                while server.is_ready:
+                    await asyncio.sleep(0.05)
+                await only.serving(True)
+                while not server.is_ready:
+                    await asyncio.sleep(0.05)
+        finally:
+            following.cancel()
+            await encoder.close()
 
 
 async def test_names_become_addresses() -> None:
