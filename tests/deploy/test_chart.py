@@ -12,9 +12,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from tandem.checkpoint import OFFLINE
 from tandem.cli import build_parser
 from tandem.cli.plan import helm_values
-from tandem.checkpoint import OFFLINE
 from tandem.plan import Demand, Target, load_costs, make_plan
 from tandem.plan.cost_file import packaged_names
 from tests.deploy.chart import (
