@@ -4,7 +4,9 @@
 
 Times are wall clock at the client. "first partial": after speech begins in the recording. "final": after the
 frame that brought the endpoint was sent, and after speech ended. "lag": age of the newest audio that a
-message covers. Errors are word errors against the reference, and against what one stream alone gets.
+message covers. Errors are word errors against the reference, and against what one stream alone gets; those
+of partials against the beginning of their final. "encoded": seconds of audio that the encoder computes for
+each second of a stream, where the tiers are started here.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import processor
+from benchmarks import metrics, processor
 from gateway.audio.decode import decode
 from tandem.cli.models import resolve
 from tandem.launcher import private_stack
@@ -41,6 +43,7 @@ _PATIENCE = 2.0
 # What the detector keeps after the last speech frame, and hears before the first one.
 _TAIL, _LOOK_BACK = 0.11, 0.25
 _STAGGER = 2.0
+_METRICS_PORT = 18953
 
 
 @dataclass(slots=True)
@@ -52,13 +55,17 @@ class Measured:
     final_after_speech: list[float] = field(default_factory=list)
     lag: list[float] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    partials: list[tuple[str, str]] = field(default_factory=list)
+    """Texts of partials, each with that of its final."""
     finals: list[int] = field(default_factory=list)
     failed: int = 0
     processor: float = 0.0
 
     def add(self, other: Measured) -> None:
-        for name in ("first_partial", "final_after_endpoint", "final_after_speech", "lag", "texts", "finals"):
-            getattr(self, name).extend(getattr(other, name))
+        for each in fields(self):
+            values = getattr(self, each.name)
+            if isinstance(values, list):
+                values.extend(getattr(other, each.name))
         self.failed += other.failed
         self.processor += other.processor
 
@@ -98,6 +105,7 @@ class Client:
     measured: Measured = field(default_factory=Measured)
     onsets: dict[int, float] = field(default_factory=dict)
     endpoints: dict[int, float] = field(default_factory=dict)
+    partials: list[str] = field(default_factory=list)
     finals: list[str] = field(default_factory=list)
 
     async def run(self, target: str, options: StreamOptions, delay: float) -> Measured:
@@ -126,6 +134,7 @@ class Client:
             self.onsets[event.index] = event.at + _LOOK_BACK
         elif isinstance(event, Partial):
             self.measured.lag.append(now - event.end)
+            self.partials.append(event.text)
             onset = self.onsets.pop(event.index, None)
             if onset is not None:
                 self.measured.first_partial.append(now - onset)
@@ -133,6 +142,8 @@ class Client:
             self.endpoints[event.index] = received
         elif isinstance(event, Final):
             self.finals.append(event.segment.text)
+            self.measured.partials += [(text, event.segment.text) for text in self.partials]
+            self.partials.clear()
             if event.segment.end < len(self.audio) / RATE - TRAILING_SILENCE / 2:
                 self.measured.final_after_endpoint.append(now - self.endpoints[event.index])
                 self.measured.final_after_speech.append(now - event.segment.end + _TAIL)
@@ -183,14 +194,24 @@ def words(text: str) -> list[str]:
     return re.findall(r"[\w']+", text.lower())
 
 
-def word_errors(reference: Sequence[str], heard: Sequence[str]) -> int:
-    """Substitutions, insertions and deletions."""
+def word_errors(reference: Sequence[str], heard: Sequence[str], *, begin: bool = False) -> int:
+    """Substitutions, insertions and deletions; with `begin`, against the best beginning of the reference."""
     row = list(range(len(heard) + 1))
+    best = row[-1]
     for i, wanted in enumerate(reference, 1):
         previous, row[0] = row[0], i
         for j, got in enumerate(heard, 1):
             previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (wanted != got))
-    return row[-1]
+        best = min(best, row[-1])
+    return best if begin else row[-1]
+
+
+def partial_errors(partials: Sequence[tuple[str, str]]) -> float | None:
+    """Word errors of partial texts, of all their words; None without partials."""
+    pairs = [(words(final), words(partial)) for partial, final in partials]
+    shown = sum(len(partial) for _, partial in pairs)
+    wrong = sum(word_errors(final, partial, begin=True) for final, partial in pairs)
+    return round(wrong / shown, 4) if shown else None
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:
@@ -223,18 +244,26 @@ def summary(streams: int, got: Measured, reference: str, alone: str) -> dict[str
         "failed": got.failed,
         **latencies(got),
         "partials_per_stream": round(len(got.lag) / max(1, len(got.texts)), 1),
+        "partial_wer": partial_errors(got.partials),
         "wer": difference(reference, got.texts),
         "wer_against_one_stream": difference(alone, got.texts),
     }
 
 
 @contextlib.contextmanager
-def _server(options: argparse.Namespace) -> Iterator[str]:
+def _server(options: argparse.Namespace) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """gRPC addresses, and the port of the encoder's metrics where the tiers are started here."""
     if options.server:
-        yield options.server
+        yield options.server, ()
         return
-    with private_stack(resolve(options.model), engine=options.engine) as stack:
-        yield stack.address
+    metrics_port = ["--metrics-port", str(_METRICS_PORT)]
+    with private_stack(resolve(options.model), engine=options.engine, encoder_args=metrics_port) as stack:
+        yield stack.address, (_METRICS_PORT,)
+
+
+def encoded_seconds(ports: Sequence[int]) -> float:
+    """Seconds of audio that the encoder of these metrics has computed; 0 without ports."""
+    return metrics.counters(ports).get("tandem_encoder_audio_seconds_total", 0.0)
 
 
 def main() -> int:
@@ -253,14 +282,22 @@ def main() -> int:
     text = Path(options.reference).read_text(encoding="utf-8")
     reference = str(json.loads(text)["text"]) if options.reference.endswith(".json") else text
     wanted = StreamOptions(RecognizeOptions(language=options.language))
-    with _server(options) as target:
+    with _server(options) as (target, ports):
         targets = tuple(target.split(","))
         measure(Load(targets, options.audio, wanted))  # warm-up
         alone = ""
         for streams in options.streams:
-            got = measure(Load(targets, options.audio, wanted, streams, options.processes))
+            load, before = (
+                Load(targets, options.audio, wanted, streams, options.processes),
+                encoded_seconds(ports),
+            )
+            got = measure(load)
             alone = alone or (got.texts[0] if got.texts else "")
-            print(json.dumps(summary(streams, got, reference, alone)), flush=True)
+            row = summary(streams, got, reference, alone)
+            if ports:
+                spent = encoded_seconds(ports) - before
+                row["encoded"] = round(spent / (streams * len(load.audio()) / RATE), 2)
+            print(json.dumps(row), flush=True)
     return 0
 
 

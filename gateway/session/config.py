@@ -12,12 +12,17 @@ class PartialPolicy:
     """When running speech is shown. All times are seconds of audio unless said otherwise.
 
     The CTC text of the running segment is refreshed every `first_interval` until there is text and every
-    `interval` from then on; a refresh reads at most the last `window` seconds (0: all of it). The language
-    model re-decodes every `llm_interval` once there are `llm_min_audio`; the first `stage1_decodes` of an
-    utterance start from nothing, later ones continue the confirmed text, and the last `rollback_chars`
-    characters of a hypothesis are never confirmed. `speculate_after` into a pause the final decode starts.
-    Under load the intervals stretch: a lane rests `load_factor` times its own recent latency (wall time).
-    `at_checkpoints`: none of this schedule holds; the language model decodes when the client asks.
+    `interval` from then on. A refresh reads what is new, the `unsettled` end of the pass before it, which
+    could not hear what follows, and `context` ahead of both; at most `window` (0: always the whole segment).
+
+    The language model re-decodes every `llm_interval` once there are `llm_min_audio`, and when the segment is
+    longer by the share `llm_growth`: each pass encodes all of it. The first `stage1_decodes` of an utterance
+    start from nothing, later ones continue the confirmed text, and the last `rollback_chars` characters of a
+    hypothesis are never confirmed.
+
+    `speculate_after` into a pause the final decode starts. Under load the intervals stretch: a lane rests
+    `load_factor` times its own recent latency (wall time). `at_checkpoints`: none of this schedule holds;
+    the language model decodes when the client asks.
     """
 
     enabled: bool = True
@@ -25,7 +30,10 @@ class PartialPolicy:
     first_interval: float = 0.12
     interval: float = 0.32
     window: float = 8.0
+    unsettled: float = 0.3
+    context: float = 0.8
     llm_interval: float = 0.72
+    llm_growth: float = 0.3
     llm_min_audio: float = 1.44
     stage1_decodes: int = 10
     rollback_chars: int = 8

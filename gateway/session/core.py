@@ -25,11 +25,10 @@ from gateway.session.events import (
 )
 from gateway.session.jobs import Abilities, Answer, CtcHeard, Decoded, DecodeJob, Effects, JobKind, Lane
 from gateway.session.lanes import Lanes
-from gateway.session.pace import ctc_due, llm_due
+from gateway.session.pace import ctc_due, ctc_start, llm_due
 from gateway.session.ring import AudioRing, Pcm
 from gateway.session.utterance import SAMPLE_RATE, Speculation, Utterance
 from gateway.vad.detector import Boundary
-from gateway.vad.fbank import FRAME_SHIFT
 from gateway.vad.fsmn import FrameScores
 from tandem.errors import InvalidRequest, TandemError
 
@@ -302,13 +301,14 @@ class SessionCore:
             return
         pause = self._endpoints.pause
         if self._partial_due(running, now, pause) and self._spare():
-            running.llm_end = now
+            running.llm_end = running.asked_end = now
             self._start(JobKind.PARTIAL, running, now, running.rollback.previous_text())
         if policy.at_checkpoints or not self._abilities.ctc or not self._lanes.free(Lane.CTC):
             return
         if ctc_due(running, policy, now, pause, self._stretch()):
+            start = ctc_start(running, policy, now)
             running.ctc_end = now
-            self._start(JobKind.CTC, running, now)
+            self._start(JobKind.CTC, running, now, start=start)
 
     def _partial_due(self, running: Utterance, now: int, pause: float) -> bool:
         policy = self.options.partials
@@ -340,12 +340,18 @@ class SessionCore:
             self._lanes.cancel(Lane.LLM, busy.index)
         job = self._start(JobKind.FINAL, running, pause_at, running.rollback.fixed)
         running.speculation = Speculation(job.id, pause_at, job.options)
+        running.asked_end = pause_at
 
-    def _start(self, kind: JobKind, utterance: Utterance, end: int, previous_text: str = "") -> DecodeJob:
-        start = utterance.start
-        if kind is JobKind.CTC and self.options.partials.window > 0:
-            surplus = max(0, end - start - int(self.options.partials.window * SAMPLE_RATE))
-            start += -(-surplus // FRAME_SHIFT) * FRAME_SHIFT
+    def _start(
+        self,
+        kind: JobKind,
+        utterance: Utterance,
+        end: int,
+        previous_text: str = "",
+        *,
+        start: int | None = None,
+    ) -> DecodeJob:
+        start = utterance.start if start is None else start
         audio = utterance.audio or self._ring.clip(utterance.start, end)
         options = utterance.options or self.options.recognize
         number = self._lanes.next_id

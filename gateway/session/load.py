@@ -1,4 +1,4 @@
-"""How busy the decoder tier is, seen from this gateway: partials give way before finals become late."""
+"""How busy the decoder tier and this gateway are: partials give way before finals become late."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from gateway.session.jobs import JobKind
 
 _SMOOTHING = 0.2
 _MAX_STRETCH = 8.0
+_LAG_TARGET = 0.05
 
 
 @dataclass(slots=True)
 class Load:
-    """Language-model decodes outstanding in all sessions of this gateway.
+    """Language-model decodes outstanding in all sessions of this gateway, and how late its event loop is.
 
     At most `limit` partials run at a time. While finals take longer than `target` seconds on average, one
     at most, and none beside a final.
@@ -25,6 +26,8 @@ class Load:
     partials: int = 0
     finals: int = 0
     final_seconds: float = 0.0
+    lag_seconds: float = 0.0
+    """What the event loop does, it does so much later than it is due; recent average."""
 
     def spare(self) -> bool:
         """Whether one more partial may start."""
@@ -34,7 +37,12 @@ class Load:
 
     def stretch(self) -> float:
         """How much longer than planned to wait between CTC passes: they share machines with finals."""
-        return min(_MAX_STRETCH, max(1.0, self.final_seconds / self.target))
+        late = max(self.final_seconds / self.target, self.lag_seconds / _LAG_TARGET)
+        return min(_MAX_STRETCH, max(1.0, late))
+
+    def lagged(self, seconds: float) -> None:
+        """Something was done so much later than it was due."""
+        self.lag_seconds += _SMOOTHING * (seconds - self.lag_seconds)
 
     def begin(self, kind: JobKind) -> float:
         """A decode starts; its time for end()."""

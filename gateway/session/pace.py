@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.session.config import PartialPolicy
 from gateway.session.jobs import Abilities
 from gateway.session.utterance import SAMPLE_RATE, Utterance
+from gateway.vad.fbank import FRAME_SHIFT
 
 _SMOOTHING = 0.3
 _MIN_PARTIAL = 0.2
@@ -47,11 +48,23 @@ def ctc_due(utterance: Utterance, policy: PartialPolicy, now: int, pause: float,
     return pause < policy.speculate_after and now - utterance.ctc_end >= step * SAMPLE_RATE
 
 
+def ctc_start(utterance: Utterance, policy: PartialPolicy, now: int) -> int:
+    """Where a CTC pass up to sample `now` begins: what nobody has heard well yet, and some context."""
+    if policy.window <= 0:
+        return utterance.start
+    unheard = max(utterance.ctc_end - int(policy.unsettled * SAMPLE_RATE), utterance.rollback.covered)
+    first = max(unheard - int(policy.context * SAMPLE_RATE), now - int(policy.window * SAMPLE_RATE))
+    surplus = max(0, first - utterance.start)
+    return utterance.start + surplus // FRAME_SHIFT * FRAME_SHIFT
+
+
 def llm_due(
     utterance: Utterance, policy: PartialPolicy, now: int, pause: float, abilities: Abilities
 ) -> bool:
     """Whether the language model should hear running speech again; a pause belongs to the final decode."""
     least = policy.llm_min_audio if abilities.ctc else policy.llm_interval
     long_enough = now - utterance.start >= least * SAMPLE_RATE
-    new_audio = now - utterance.llm_end
-    return policy.llm and pause == 0 and long_enough and new_audio >= policy.llm_interval * SAMPLE_RATE
+    rested = now - utterance.llm_end >= policy.llm_interval * SAMPLE_RATE
+    # All of it is encoded again: without this, what an utterance costs would grow with its length squared.
+    grown = now - utterance.asked_end >= policy.llm_growth * (utterance.asked_end - utterance.start)
+    return policy.llm and pause == 0 and long_enough and rested and grown

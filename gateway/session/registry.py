@@ -164,8 +164,11 @@ class SessionRegistry:
                 self.close(held)
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            due = loop.time() + _TICK
             await asyncio.sleep(_TICK)
+            self._load.lagged(loop.time() - due)
             self.tick()
 
 

@@ -9,8 +9,10 @@ from gateway.text.clean import clean_transcript
 from gateway.text.ctc_tokenizer import CtcTokenizer
 from tandem.script import is_unspaced
 
-# A window's first second lacks its left context: older text is kept for it.
-_CONTEXT_SAMPLES = 16_000
+# Between two passes a token moves by two CTC frames at most, and they are joined where they agree on one
+# within this distance from where both are good.
+_JITTER = 2 * 960
+_JOIN_WITHIN = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +39,38 @@ def _text(pieces: Sequence[CtcPiece]) -> str:
 
 
 class CtcTimeline:
-    """What the CTC branch has heard of one utterance so far."""
+    """What the CTC branch has heard of one utterance so far.
 
-    def __init__(self, start: int) -> None:
-        self._start = start
+    A pass that begins inside the utterance lacks its left context for the first `context` samples.
+    """
+
+    def __init__(self, start: int, context: int) -> None:
+        self._start, self._context = start, context
         self._pieces: list[CtcPiece] = []
 
     def merge(self, pieces: Sequence[CtcPiece], window_start: int) -> None:
         """A pass over [window_start, now): it replaces what it covers with enough context."""
-        whole = window_start <= self._start
-        sure = window_start if whole else window_start + _CONTEXT_SAMPLES
-        kept = [piece for piece in self._pieces if piece.at < sure and not whole]
-        self._pieces = kept + [piece for piece in pieces if piece.at >= sure]
+        if window_start <= self._start:
+            self._pieces = list(pieces)
+            return
+        sure = window_start + self._context
+        before, after = self._agreed(pieces, sure) or (
+            sum(piece.at < sure for piece in self._pieces),
+            sum(piece.at < sure for piece in pieces),
+        )
+        self._pieces = [*self._pieces[:before], *pieces[after:]]
+
+    def _agreed(self, pieces: Sequence[CtcPiece], sure: int) -> tuple[int, int] | None:
+        """How many pieces of before and of now lead to the token nearest to `sure` that is in both."""
+        pairs = (
+            (abs(old.at - sure), before, after)
+            for before, old in enumerate(self._pieces, 1)
+            if abs(old.at - sure) <= _JOIN_WITHIN
+            for after, new in enumerate(pieces, 1)
+            if new.data == old.data and abs(new.at - old.at) <= _JITTER
+        )
+        nearest = min(pairs, default=None)
+        return None if nearest is None else nearest[1:]
 
     def text(self) -> str:
         return _text(self._pieces)

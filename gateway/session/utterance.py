@@ -31,7 +31,11 @@ class Speculation:
 
 @dataclass(slots=True)
 class Utterance:
-    """Speech [start, end) in samples; `end` and `audio` are set at the endpoint, `answer` at the final."""
+    """Speech [start, end) in samples; `end` and `audio` are set at the endpoint, `answer` at the final.
+
+    Passes over running speech: `ctc_end` is where the last one of the CTC branch ended, `llm_end` the last
+    partial of the language model, `asked_end` the last span that it was asked for, partial or not.
+    """
 
     index: int
     start: int
@@ -44,13 +48,15 @@ class Utterance:
     speculation: Speculation | None = None
     ctc_end: int = 0
     llm_end: int = 0
+    asked_end: int = 0
     shown: str = ""
     _fixed_shown: str = field(default="")
 
     @classmethod
     def begin(cls, index: int, start: int, policy: PartialPolicy) -> Utterance:
         rollback = Rollback(policy.rollback_chars, policy.stage1_decodes)
-        return cls(index, start, rollback, CtcTimeline(start), ctc_end=start, llm_end=start)
+        timeline = CtcTimeline(start, int(policy.context * SAMPLE_RATE))
+        return cls(index, start, rollback, timeline, ctc_end=start, llm_end=start, asked_end=start)
 
     def running_text(self) -> str:
         """What has been heard so far: the last hypothesis, and after it what only CTC has heard yet."""

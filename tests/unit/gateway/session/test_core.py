@@ -35,7 +35,7 @@ def test_confirmed_text_grows_while_speech_goes_on() -> None:
     world = World().play(Script().pause(0.5).say(60).audio)
     fixed = [partial.fixed for partial in world.partials]
     assert fixed[-1].startswith("w1 w2 w3 w4")
-    assert len(set(fixed)) > 10
+    assert len(set(fixed)) >= 8
     later = [job for job in world.jobs(JobKind.PARTIAL) if job.previous_text]
     assert len(world.jobs(JobKind.PARTIAL)) - len(later) == 10, "ten decodes of stage 1, then continuations"
 

@@ -87,7 +87,7 @@ def _pieces(text: str, first: int) -> list[CtcPiece]:
 
 
 def test_windows_of_ctc_text_are_joined_without_doubling_words() -> None:
-    timeline = CtcTimeline(0)
+    timeline = CtcTimeline(0, context=16_000)
     timeline.merge(_pieces("a b c d", 0), 0)
     # A window that begins at 2 s: its first second lacks context.
     timeline.merge(_pieces("x d e f", 32_000), 32_000)
@@ -96,8 +96,17 @@ def test_windows_of_ctc_text_are_joined_without_doubling_words() -> None:
     assert timeline.tail(999_999) == ""
 
 
+@pytest.mark.parametrize("moved", [-960, 960])
+def test_a_token_that_two_passes_hear_at_other_frames_is_there_once(moved: int) -> None:
+    timeline = CtcTimeline(0, context=16_000)
+    timeline.merge(_pieces("a b c d", 0), 0)
+    # "c" lies where the passes are joined: a frame earlier or later it is on the other side.
+    timeline.merge(_pieces("b c d e", 16_000 + moved), 16_000 - moved)
+    assert timeline.text() == "a b c d e"
+
+
 def test_the_tail_begins_with_a_whole_word() -> None:
-    timeline = CtcTimeline(0)
+    timeline = CtcTimeline(0, context=16_000)
     timeline.merge([CtcPiece(b" won", 0), CtcPiece(b"der", 100), CtcPiece(b" ful", 200)], 0)
     assert timeline.tail(50) == "ful"
     timeline.merge([CtcPiece("天".encode(), 100), CtcPiece("气".encode(), 200)], 0)
@@ -169,3 +178,13 @@ def test_partials_give_way_while_finals_are_late() -> None:
     assert 1 < load.stretch() < 2
     load.begin(JobKind.FINAL)
     assert not load.spare()
+
+
+def test_a_gateway_that_comes_late_makes_ctc_passes_rarer_until_it_has_caught_up() -> None:
+    load = Load(limit=4, clock=lambda: 0.0)
+    for _ in range(30):
+        load.lagged(0.15)
+    assert load.stretch() == pytest.approx(3.0, rel=0.02)
+    for _ in range(30):
+        load.lagged(0.001)
+    assert load.stretch() == 1.0

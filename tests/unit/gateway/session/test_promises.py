@@ -63,6 +63,18 @@ def test_a_slow_encoder_makes_partials_rarer_and_finals_no_later_than_one_decode
     assert counts[1] < counts[0] / 3
 
 
+@pytest.mark.parametrize("slow", [0.02, 0.8])
+def test_a_long_sentence_is_encoded_a_few_times_over_and_shown_in_all_its_words(slow: float) -> None:
+    script = Script().pause(0.5).say(120)
+    world = World(latency=lambda job: slow).play(script.audio)
+    encoded = sum(job.end - job.start for job in world.encoder.jobs)
+    assert encoded <= 8 * len(script.audio)
+    # Words that end while the language model listens are misheard; none is missing, none is there twice.
+    shown = [word.rstrip("x") for word in world.partials[-1].text.split()]
+    assert shown == script.text.split()[: len(shown)]
+    assert len(shown) >= 110
+
+
 def test_silence_costs_no_decode_and_no_memory() -> None:
     world = World().play(Script().pause(1800).audio, pace=1000, frame=16_000)
     assert world.encoder.jobs == []
