@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import growth, side_by_side
 from benchmarks.passes import Load, Results, Row, one_pass
-from benchmarks.stack import Services, running, watched
+from benchmarks.stack import Services, front, running, watched
 
 Texts = Mapping[str, Sequence[str]]
 _SPREAD, _SECOND = "2 GPUs", "GPU 1"
@@ -59,11 +59,12 @@ def speed(setup: side_by_side.Setup, decoder: Decoder, results: Results) -> None
         "1 at a time": (Load(in_flight=1, processes=1), _LATENCY_SHARE),
         "16 at a time": (Load(in_flight=16, processes=2), 4 * _LATENCY_SHARE),
     }
-    with running(placed(setup, decoder, "speed")) as stack:
+    services = placed(setup, decoder, "speed")
+    with running(services) as stack, front(services, stack) as at:
         for number, (title, (load, share)) in enumerate(loads.items()):
             folder = recordings(setup, f"tp-{number}", share, 3000 + number)
             name = f"decoder on {decoder.name}: {title}"
-            results.attempt(name, partial(one_pass, name, load, [stack.address], folder, watched(stack)))
+            results.attempt(name, partial(one_pass, name, load, at.servers, folder, at.watched))
 
 
 def texts(setup: side_by_side.Setup, decoder: Decoder, results: Results) -> Texts:
