@@ -13,13 +13,17 @@ from gateway.api.errors import error_response
 from gateway.keys import KeyRing
 from tandem.errors import Unauthenticated
 
-_OPEN_PATHS = frozenset(("/health", "/ready"))
+_OPEN_PATHS = frozenset(("/health", "/ready", "/"))
+_PAGE_FILES, _PAGE_FACTS = "/web/", "/web/service.json"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 _REFUSED = "a valid API key is needed: send it as `Authorization: Bearer KEY`"
 
 
 class RequireKey:
-    """ASGI middleware: requests without a known key get 401, all paths but health and readiness."""
+    """ASGI middleware: requests without a known key get 401, but for health, readiness and the web page.
+
+    The page's files hold no secret, and a browser could not send a key for them; the page asks for one.
+    """
 
     def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
         self._app, self._keys = app, keys
@@ -36,7 +40,7 @@ class RequireKey:
             await send({"type": "websocket.close", "code": 1008, "reason": "a valid API key is needed"})
 
     def _lets_in(self, scope: Scope) -> bool:
-        if scope["path"] in _OPEN_PATHS or scope.get("method") == "OPTIONS":
+        if _is_open(scope["path"]) or scope.get("method") == "OPTIONS":
             return True
         headers = Headers(scope=scope)
         if self._keys.name_of(headers.get("authorization")) is not None:
@@ -44,6 +48,10 @@ class RequireKey:
         offered = scope.get("subprotocols", ())
         keys = [name.removeprefix(KEY_SUBPROTOCOL) for name in offered if name.startswith(KEY_SUBPROTOCOL)]
         return any(self._keys.name_of_key(key) is not None for key in keys)
+
+
+def _is_open(path: str) -> bool:
+    return path in _OPEN_PATHS or (path.startswith(_PAGE_FILES) and path != _PAGE_FACTS)
 
 
 def check_handshake(

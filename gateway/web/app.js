@@ -1,6 +1,7 @@
 // Puts the page together: buttons, files, shortcuts, downloads, and what the service says of itself.
 import { Captions } from "./captions.js";
 import { exported } from "./exports.js";
+import { askForKey, keyHeaders } from "./key.js";
 import { Meter } from "./meter.js";
 import { Notice } from "./notice.js";
 import { Recorder } from "./recorder.js";
@@ -28,6 +29,7 @@ const notice = new Notice({
   detail: $("notice-detail"),
   action: $("notice-action"),
   close: $("notice-close"),
+  next: $("record"),
 });
 const settings = new Settings({
   language: $("language"),
@@ -92,8 +94,8 @@ function onTranscript() {
   for (const button of document.querySelectorAll("[data-save], #copy")) button.disabled = !sentences.length;
   const people = new Set(sentences.map(({ speaker }) => speaker).filter((speaker) => speaker !== null)).size;
   const count = (n, one) => `${n} ${one}${n === 1 ? "" : "s"}`;
-  const parts = [transcript.source, count(sentences.length, "caption"), people ? count(people, "speaker") : "", clock(duration)];
-  $("summary").textContent = parts.filter(Boolean).join(" · ");
+  const counts = [[sentences.length, "caption"], [people, "speaker"]].map(([n, one]) => n && count(n, one));
+  $("summary").textContent = [transcript.source, ...counts, clock(duration)].filter(Boolean).join(" · ");
 }
 
 function toggleRecording() {
@@ -193,7 +195,8 @@ async function copy() {
 async function learnService() {
   const line = document.querySelector(".service");
   try {
-    const answer = await fetch(new URL("web/service.json", document.baseURI));
+    const answer = await fetch(new URL("web/service.json", document.baseURI), { headers: keyHeaders() });
+    if (answer.status === 401) return await learnKey();
     if (!answer.ok) throw new Error((await answer.json()).error.message);
     service = await answer.json();
     line.dataset.state = "ready";
@@ -205,6 +208,15 @@ async function learnService() {
     $("service").textContent = error instanceof TypeError ? "Server not reached" : `Starting: ${error.message}`;
     setTimeout(learnService, 2000);
   }
+}
+
+async function learnKey() {
+  $("service").textContent = "API key needed";
+  if (await askForKey($("key"))) return learnService();
+  notice.show("This server wants an API key", "Without one nothing is transcribed.", {
+    kind: "info",
+    action: { label: "Enter a key", run: learnKey },
+  });
 }
 
 function acceptDrops() {
@@ -243,7 +255,10 @@ $("file").addEventListener("change", ({ target }) => {
   if (file) transcribe(file);
 });
 $("copy").addEventListener("click", copy);
-$("clear").addEventListener("click", () => replaceTranscript("Transcript cleared"));
+$("clear").addEventListener("click", () => {
+  replaceTranscript("Transcript cleared");
+  $("notice-action").focus();
+});
 for (const button of document.querySelectorAll("[data-save]")) {
   button.addEventListener("click", () => save(button.dataset.save));
 }

@@ -1,5 +1,6 @@
 // The real-time WebSocket: START, audio, STOP. A lost connection is opened again and goes on with the
 // audio after the last locked sentence, so that no word is lost or doubled.
+import { keyProtocols } from "./key.js";
 
 const RATE = 16000;
 const SILENT_SECONDS = 6;
@@ -81,7 +82,7 @@ export class LiveClient {
     this.handlers.state(state);
     this.started = false;
     this.waitingSince = Date.now();
-    const socket = new WebSocket(this.url);
+    const socket = new WebSocket(this.url, keyProtocols());
     this.socket = socket;
     socket.onopen = () => this.begin();
     socket.onmessage = ({ data }) => this.receive(JSON.parse(data));

@@ -4,6 +4,7 @@ const BIN = 320;
 const FLOOR = -60;
 const QUIET_SECONDS = 6;
 const SILENCE = 0.0008;
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Meter {
   /** `onQuiet(boolean)` when the microphone has given nothing for some seconds, and when it does again. */
@@ -89,7 +90,7 @@ export class Meter {
   drawBars(pen, width, height) {
     const [step, thick, perBar, delay] = [5, 3, 3, 6];
     // Shown a little late, the picture glides on between two frames of audio.
-    const glide = Math.min(delay, (performance.now() - (this.heardAt ?? 0)) / 20);
+    const glide = calm.matches ? delay : Math.min(delay, (performance.now() - (this.heardAt ?? 0)) / 20);
     const now = this.running ? Math.max(0, this.total - delay + glide) : this.total;
     const newest = Math.floor(now / perBar) * perBar;
     const shift = ((now - newest) / perBar) * step;

@@ -1,8 +1,9 @@
 // One message at a time that stays until it is dismissed or no longer true; alerts are read out at once.
 
 export class Notice {
-  constructor({ root, title, detail, action, close }) {
-    Object.assign(this, { root, title, detail, action, close });
+  /** `next`: where the focus goes when it was on a message that is taken away. */
+  constructor({ root, title, detail, action, close, next }) {
+    Object.assign(this, { root, title, detail, action, close, next });
     close.addEventListener("click", () => this.hide());
     action.addEventListener("click", () => {
       const run = this.run;
@@ -26,6 +27,8 @@ export class Notice {
   }
 
   hide(about = null) {
-    if (about === null || about === this.about) this.root.hidden = true;
+    if (about !== null && about !== this.about) return;
+    if (this.root.contains(document.activeElement)) this.next.focus();
+    this.root.hidden = true;
   }
 }

@@ -7,7 +7,7 @@ export function addShortcuts({ help, open, enabled }, actions) {
   enabled.addEventListener("change", () => remember("shortcuts", enabled.checked));
   open.addEventListener("click", () => help.showModal());
   document.addEventListener("keydown", (event) => {
-    if (!enabled.checked || help.open || event.repeat) return;
+    if (!enabled.checked || document.querySelector("dialog[open]") || event.repeat) return;
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest("textarea, select, audio, input:not([type=checkbox])")) return;
     const action = event.key === "?" ? () => help.showModal() : actions[event.key.toLowerCase()];

@@ -1,4 +1,5 @@
 // POST /asr: one recording, its progress, and its answer as sentences in seconds.
+import { keyHeaders } from "./key.js";
 
 export class UploadError extends Error {
   constructor(title, detail) {
@@ -26,6 +27,7 @@ export class Upload {
     });
     request.responseType = "text";
     request.open("POST", url);
+    for (const [name, value] of Object.entries(keyHeaders())) request.setRequestHeader(name, value);
     request.send(form);
   }
 

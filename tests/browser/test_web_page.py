@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
 from tests.browser.conftest import MEETING, TURNS, OpenPage
 from tests.support.recordings import recording_path
@@ -24,6 +24,12 @@ ONE_RATE = """
     }
   };
 """
+# Controls that a finger misses: smaller than 44 px, a switch with its label.
+TOO_SMALL = """() => [...document.querySelectorAll("button, a, select, textarea, input, summary")]
+  .filter((control) => control.checkVisibility())
+  .map((control) => control.closest("label") ?? control)
+  .filter((control) => Math.min(control.offsetWidth, control.offsetHeight) < 44)
+  .map((control) => control.id || control.textContent)"""
 Hearing = Callable[[float], Browser]
 
 
@@ -63,7 +69,7 @@ def wait_for_clock(page: Page, seconds: float) -> None:
 
 def save(page: Page, kind: str) -> str:
     with page.expect_download() as download:
-        page.click(f'[data-save="{kind}"]')
+        page.get_by_role("button", name=f"Save as {kind.upper()}").click()
     assert download.value.suggested_filename.endswith(f".{kind}")
     return download.value.path().read_text(encoding="utf-8")
 
@@ -131,7 +137,9 @@ def test_a_file_becomes_captions_with_speakers_that_play(deaf: Browser, open_pag
     expect(page.locator("#captions li").last).to_have_class(re.compile("playing"))
     page.click("#clear")
     expect(page.locator("#empty")).to_be_visible()
-    page.click("#notice-action")
+    expect(page.locator("#notice-action")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#record")).to_be_focused()
     assert word_error(spoken(), shown(page)) <= 0.35
 
 
@@ -148,6 +156,7 @@ def test_saved_files_and_untrusted_text(deaf: Browser, open_page: OpenPage) -> N
     expect(page.locator("#captions p")).to_have_count(2)
     assert shown(page) == f"{evil} 你好，世界。"
     assert page.locator("main img, main b").count() == 0
+    assert page.get_by_role("log").get_by_role("list").get_by_role("listitem").count() == 2
     assert save(page, "txt") == f"[0:00] Speaker 1: {evil}\n[1:01:01] Speaker 2: 你好，世界。\n"
     assert save(page, "srt") == (
         f"1\n00:00:00,500 --> 00:00:02,000\nSpeaker 1: {evil}\n\n"
@@ -189,6 +198,56 @@ def test_errors_of_a_live_session_are_shown(hearing: Hearing, open_page: OpenPag
     wait_for_state(second, "idle")
     first.click("#record")
     wait_for_state(first, "idle")
+
+
+def test_a_session_that_the_server_ends_or_refuses_is_explained(
+    hearing: Hearing, open_page: OpenPage
+) -> None:
+    page = open_page(hearing(2.0))
+
+    def serve(socket: WebSocketRoute) -> None:
+        def answer(message: str | bytes) -> None:
+            if message == "START":
+                socket.send(json.dumps({"event": "started"}))
+                socket.send(json.dumps({"event": "stopped", "reason": "idle"}))
+
+        socket.on_message(answer)
+
+    page.route_web_socket("**/ws/realtime", serve)
+    page.click("#record")
+    expect(page.locator("#notice")).to_contain_text("The server heard nothing for some minutes")
+    wait_for_state(page, "idle")
+    page.unroute_all()
+    page.route_web_socket("**/ws/realtime", lambda socket: socket.close(code=1008))
+    page.click("#record")
+    expect(page.locator("#notice")).to_contain_text("The server cannot be reached")
+    wait_for_state(page, "idle")
+
+
+def test_a_server_that_wants_a_key_is_given_one(deaf: Browser, url: str) -> None:
+    page = deaf.new_page()  # the browser itself reports refusals on the console
+
+    def guard(route: Route) -> None:
+        known = route.request.headers.get("authorization") == "Bearer right"
+        route.continue_() if known else route.fulfill(status=401, json={})
+
+    page.route("**/web/service.json", guard)
+    page.goto(url)
+    expect(page.locator("#key")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.click("#notice-action")
+    page.keyboard.type("wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("#key-wrong")).to_have_text("The server does not know this key.")
+    page.keyboard.type("right")
+    page.keyboard.press("Enter")
+    page.wait_for_selector('.service[data-state="ready"]')
+    page.route("**/asr", guard)
+    with page.expect_request("**/asr") as request:
+        page.set_input_files("#file", recording_path("mandarin_206ms.wav"))
+    assert request.value.headers["authorization"] == "Bearer right"
+    protocols = page.evaluate("import('/web/key.js').then(({ keyProtocols }) => keyProtocols())")
+    assert protocols == ["tandem", "openai-insecure-api-key.right"]
 
 
 def test_errors_of_an_upload_are_shown(url: str, deaf: Browser) -> None:
@@ -256,14 +315,17 @@ def test_every_control_has_a_name_and_captions_are_a_log(deaf: Browser, open_pag
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_dark_and_narrow(deaf: Browser, open_page: OpenPage, scheme: str) -> None:
-    page = open_page(deaf, color_scheme=scheme, viewport={"width": 320, "height": 640})
+    phone = {"viewport": {"width": 320, "height": 640}, "is_mobile": True, "has_touch": True}
+    page = open_page(deaf, color_scheme=scheme, **phone)
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(overflow) == 0
     segments = [{"text": "w" * 200, "start": 0, "end": 9, "speaker": "SPK0"}]
     page.route("**/asr", lambda route: route.fulfill(json={"segments": segments, "duration": 9}))
     page.set_input_files("#file", MEETING)
     expect(page.locator("#captions p")).to_have_count(1)
+    page.click("summary")
     assert page.evaluate(overflow) == 0
+    assert page.evaluate(TOO_SMALL) == []
     paint = "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
     ink, paper = (brightness(colour) for colour in page.evaluate(paint))
     assert (ink > paper) == (scheme == "dark")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from gateway.api.http import make_app
 from gateway.api.realtime_defaults import RealtimeDefaults
+from gateway.keys import KeyRing, new_key
 from gateway.service import GatewayService, ServiceLimits
 
 
@@ -34,6 +36,22 @@ async def test_the_page_and_every_file_it_names() -> None:
             assert answer.status_code == 200, name
             if name.endswith(".js"):
                 assert answer.headers["content-type"].startswith("text/javascript")
+
+
+async def test_with_keys_the_page_opens_and_what_it_asks_for_does_not(tmp_path: Path) -> None:
+    key, line = new_key("page")
+    (tmp_path / "keys").write_text(line, encoding="utf-8")
+    app = make_app(GatewayService(ServiceLimits(1000, 10.0)), keys=KeyRing(tmp_path / "keys"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as http:
+        for path, status in (("/", 200), ("/web/app.js", 200), ("/web/service.json", 401), ("/docs", 401)):
+            assert (await http.get(path)).status_code == status
+        known = {"authorization": f"Bearer {key}"}
+        assert (await http.get("/web/service.json", headers=known)).status_code == 503
+    # A browser hangs up unless one of the subprotocols that it offers is chosen.
+    offered = f"openai-insecure-api-key.{key}"
+    for subprotocols, chosen in ((["tandem", offered], "tandem"), ([offered], offered)):
+        with TestClient(app).websocket_connect("/ws/realtime", subprotocols=subprotocols) as socket:
+            assert socket.accepted_subprotocol == chosen
 
 
 async def test_unchanged_files_are_not_sent_again() -> None:
