@@ -1,11 +1,13 @@
 """Envoy, one gateway, three encoders, two decoders: replicas come, go and differ, and no request notices.
 
-The tests share one cluster and run in their order: each begins where the one before it has ended.
+The tests share one cluster and run in their order: each begins where the one before it has ended. Where the
+speed of machines matters they work in rounds (tests/support/rounds.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import threading
 import wave
@@ -17,9 +19,10 @@ import numpy as np
 import pytest
 
 from tandem import AsyncClient, RecognizeOptions
-from tests.support.cluster import Cluster, cluster, throttled
+from tests.support.cluster import Cluster, Replica, cluster
 from tests.support.envoy import envoy
 from tests.support.metrics import value
+from tests.support.rounds import Rounds, rounds
 
 ROOT = Path(__file__).parents[2]
 MEETING = ROOT / "examples" / "meeting.flac"
@@ -86,6 +89,18 @@ def expected(front: str, cut_recording: list[bytes]) -> Ids:
     return asyncio.run(recognize(front, cut_recording, PIECES))
 
 
+@contextlib.contextmanager
+def in_rounds(
+    running: Cluster, machines: Sequence[Replica], slow: Sequence[Replica] = ()
+) -> Iterator[Rounds]:
+    """These replicas make equal progress, but for slow ones; all others are as fast as need be."""
+    speeds = {replica.pid: 0.2 if replica in slow else 1.0 for replica in machines}
+    everything = [running.gateway, *running.encoders, *running.decoders]
+    others = [replica.pid for replica in everything if replica.is_alive and replica.pid not in speeds]
+    with rounds(speeds, others) as passed:
+        yield passed
+
+
 def check(got: Ids, expected: Ids) -> None:
     assert got == [expected[index % PIECES] for index in range(len(got))]
 
@@ -111,22 +126,25 @@ def test_a_slow_encoder_gets_less(
     running: Cluster, front: str, cut_recording: list[bytes], expected: Ids
 ) -> None:
     before = running.sent()
-    with throttled(running.encoders[0], share=0.15):
+    machines = running.encoders[:2]
+    with in_rounds(running, machines, slow=machines[:1]):
         check(asyncio.run(recognize(front, cut_recording, 48)), expected)
     slow, fast, _ = shares(running.sent(), before)
     assert slow < 0.6 * fast
 
 
-def test_an_encoder_that_comes_takes_its_share(
+def test_an_encoder_that_comes_takes_its_share_and_more_is_done(
     running: Cluster, front: str, cut_recording: list[bytes], expected: Ids
 ) -> None:
+    with in_rounds(running, running.encoders[:2]) as of_two:
+        check(asyncio.run(recognize(front, cut_recording, 48)), expected)
     running.start(running.encoders[2])
     running.wait_known(running.encoders[2], up=True)
     before = running.sent()
-    # Slow machines, so that three of them are not limited by the cores of this one.
-    with throttled(*running.encoders, share=0.2):
-        check(asyncio.run(recognize(front, cut_recording, 36)), expected)
+    with in_rounds(running, running.encoders) as of_three:
+        check(asyncio.run(recognize(front, cut_recording, 48)), expected)
     assert min(shares(running.sent(), before)) > 0.15
+    assert of_two.count > 1.2 * of_three.count
 
 
 def test_an_encoder_that_dies_loses_nothing(
@@ -134,7 +152,7 @@ def test_an_encoder_that_dies_loses_nothing(
 ) -> None:
     victim = running.encoders[1]
     killer = threading.Timer(1.0, victim.kill)
-    with throttled(*running.encoders, share=0.4):
+    with in_rounds(running, running.encoders):
         killer.start()
         check(asyncio.run(recognize(front, cut_recording, 60)), expected)
     killer.join()
@@ -153,10 +171,15 @@ def test_an_encoder_that_returns_is_used_again(
     assert min(shares(running.sent(), before)) > 0.1
 
 
-def test_a_decoder_that_dies_loses_nothing(
+def test_a_decoder_that_dies_loses_nothing_and_less_is_done(
     running: Cluster, front: str, cut_recording: list[bytes], expected: Ids
 ) -> None:
+    with in_rounds(running, running.decoders) as of_two:
+        check(asyncio.run(recognize(front, cut_recording, 48)), expected)
     killer = threading.Timer(0.5, running.decoders[0].kill)
     killer.start()
     check(asyncio.run(recognize(front, cut_recording, 60)), expected)
     killer.join()
+    with in_rounds(running, running.decoders[1:]) as of_one:
+        check(asyncio.run(recognize(front, cut_recording, 48)), expected)
+    assert of_one.count > 1.3 * of_two.count

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +38,15 @@ class Replica:
         assert self.tier is not None
         self.tier.process.kill()
         self.tier.process.wait()
+
+    @property
+    def pid(self) -> int:
+        assert self.tier is not None
+        return self.tier.process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self.tier is not None and self.tier.process.poll() is None
 
     def scrape(self) -> Samples:
         return scrape(self.metrics_port)
@@ -109,29 +115,3 @@ def cluster(
                 tier.process.terminate()
             for tier in built.tiers:
                 tier.end(grace=5)
-
-
-@contextlib.contextmanager
-def throttled(*replicas: Replica, share: float, period: float = 0.2) -> Iterator[None]:
-    """Only this share of the time does each process run, one after another: slower machines."""
-    over = threading.Event()
-
-    def work(pid: int, phase: float) -> None:
-        over.wait(period * phase)
-        with contextlib.suppress(ProcessLookupError):
-            while not over.is_set():
-                os.kill(pid, signal.SIGSTOP)
-                over.wait(period * (1 - share))
-                os.kill(pid, signal.SIGCONT)
-                over.wait(period * share)
-
-    pids = [item.tier.process.pid for item in replicas if item.tier is not None]
-    threads = [threading.Thread(target=work, args=(pid, index / len(pids))) for index, pid in enumerate(pids)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
