@@ -138,7 +138,7 @@ def _add_live_flags(flags: FlagParser) -> None:
     flags.add("enable-spk", switch, "tell speakers apart in them, asked or not", nargs="?", const=True)
     flags.add("endpoint-mode", str, "who ends utterances on the WebSocket", choices=("server", "client"))
     flags.add("decode-interval", float, "new audio between two partials, seconds")
-    flags.add("partial-window-sec", float, "audio that one CTC partial reads at most; 0 reads the whole segment")
+    flags.add("partial-window-sec", float, "audio that one CTC partial reads at most; 0 reads all of it")
     flags.add("llm-partials", int, "language-model partials outstanding in all sessions; 0 leaves CTC only")
     flags.add("max-sessions", int, "live sessions at a time")
     flags.add("session-idle", float, "seconds without audio after which a live session ends")
