@@ -14,8 +14,8 @@ from gateway.audio.pool import AudioPool
 from gateway.audio.types import DecodedAudio, DecodeLimits, DecodeOptions, Samples
 from gateway.config import GatewayConfig
 from gateway.vad.detector import DetectorConfig
-from gateway.vad.fsmn import check_vad_model
 from gateway.vad.segmenter import VadOptions, offline_config
+from gateway.vad.weights import check_vad_model
 from tandem.cores import available_cores
 from tandem.errors import InvalidRequest
 from tandem.results import RecognizeOptions

@@ -1,4 +1,4 @@
-"""Kaldi log-mel filterbank in numpy, whole or streaming with identical results.
+"""Kaldi log-mel filterbank in numpy, for whole recordings or for streams that go on.
 
 Parameters of FSMN-VAD's front end: 16 kHz, 25/10 ms frames, Hamming window, no dither, 80 bins.
 """
@@ -6,6 +6,7 @@ Parameters of FSMN-VAD's front end: 16 kHz, 25/10 ms frames, Hamming window, no 
 from __future__ import annotations
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 SAMPLE_RATE = 16000
@@ -17,9 +18,11 @@ _PREEMPHASIS = 0.97
 _LOW_HZ = 20.0
 _LOG_FLOOR = np.float32(1.1920929e-07)
 # Kaldi expects 16-bit sample values.
-_SCALE = np.float32(32768.0)
+_SCALE = 32768.0
 # Bounds the working memory of one call, and keeps it in the cache.
-_BLOCK_FRAMES = 1024
+_BLOCK_FRAMES = 512
+# Frames begin and end at multiples of this, so their means come from shared sums.
+_PIECE = 80
 
 FloatArray = NDArray[np.float32]
 
@@ -40,7 +43,9 @@ def _mel_filters() -> FloatArray:
 
 
 _FILTERS = _mel_filters()
-_WINDOW = (0.54 - 0.46 * np.cos(2 * np.pi * np.arange(FRAME_LENGTH) / (FRAME_LENGTH - 1))).astype(np.float32)
+_HAMMING = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(FRAME_LENGTH) / (FRAME_LENGTH - 1))
+_WINDOW = (_SCALE * _HAMMING).astype(np.float32)
+_PIECE_MEAN = np.full(_PIECE, 1 / _PIECE, dtype=np.float32)
 
 
 def num_frames(num_samples: int) -> int:
@@ -49,41 +54,50 @@ def num_frames(num_samples: int) -> int:
 
 
 def fbank(samples: FloatArray) -> FloatArray:
-    """Log-mel features, float32 [num_frames, 80], of float32 samples [n] in [-1, 1]."""
-    total = num_frames(len(samples))
-    features = np.empty((total, NUM_MELS), dtype=np.float32)
-    for first in range(0, total, _BLOCK_FRAMES):
-        last = min(total, first + _BLOCK_FRAMES)
-        block = samples[first * FRAME_SHIFT : (last - 1) * FRAME_SHIFT + FRAME_LENGTH]
-        features[first:last] = _fbank_block(block)
-    return features
+    """Log-mel features, float32 [m, 80], of float32 samples [n] in [-1, 1]; [streams, m, 80] of [streams, n].
+
+    Of a stream that goes on, the next frames begin at sample m * FRAME_SHIFT.
+    """
+    streams = np.atleast_2d(np.asarray(samples, dtype=np.float32))
+    total = num_frames(streams.shape[1])
+    features = np.empty((len(streams), total, NUM_MELS), dtype=np.float32)
+    block = max(1, _BLOCK_FRAMES // max(1, len(streams)))
+    for first in range(0, total, block):
+        last = min(total, first + block)
+        heard = streams[:, first * FRAME_SHIFT : (last - 1) * FRAME_SHIFT + FRAME_LENGTH]
+        features[:, first:last] = _log_mel(_windowed(heard))
+    return features if samples.ndim > 1 else features[0]
 
 
-def _fbank_block(samples: FloatArray) -> FloatArray:
-    samples = np.asarray(samples, dtype=np.float32) * _SCALE
-    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME_LENGTH)[::FRAME_SHIFT]
-    centred = frames - frames.mean(axis=1, keepdims=True)
-    emphasised = np.empty_like(centred)
-    np.multiply(centred[:, :-1], -_PREEMPHASIS, out=emphasised[:, 1:])
-    emphasised[:, 1:] += centred[:, 1:]
-    emphasised[:, 0] = (1.0 - _PREEMPHASIS) * centred[:, 0]
-    emphasised *= _WINDOW
-    spectrum = np.fft.rfft(emphasised, _FFT_SIZE, axis=1).astype(np.complex64, copy=False)
-    power = spectrum.real**2 + spectrum.imag**2
-    mels: FloatArray = np.matmul(power, _FILTERS, dtype=np.float32)
+def _windowed(samples: FloatArray) -> FloatArray:
+    """Frames without their mean, emphasised, in the window: [n, m, 400] of samples [n, s].
+
+    Emphasis comes before framing, which does it once for each sample; then the mean goes, of which emphasis
+    has left a share. Emphasis takes most of a low tone away, so its rounding counts: it is done in float64.
+    """
+    left = np.float32(1 - _PREEMPHASIS)
+    exact = samples.astype(np.float64)
+    emphasised = np.zeros_like(samples)
+    np.subtract(exact[:, 1:], _PREEMPHASIS * exact[:, :-1], out=emphasised[:, 1:], casting="same_kind")
+    pieces = samples.reshape(len(samples), -1, _PIECE) @ _PIECE_MEAN
+    means = left * _framed(pieces, FRAME_LENGTH // _PIECE, FRAME_SHIFT // _PIECE).mean(axis=2, keepdims=True)
+    frames: FloatArray = _framed(emphasised, FRAME_LENGTH, FRAME_SHIFT) - means
+    # The first sample of a frame has none before it.
+    frames[:, :, :1] = left * _framed(samples, FRAME_LENGTH, FRAME_SHIFT)[:, :, :1] - means
+    frames *= _WINDOW
+    return frames
+
+
+def _framed(values: FloatArray, length: int, shift: int) -> FloatArray:
+    """[n, m, length] of [n, s]."""
+    return np.lib.stride_tricks.sliding_window_view(values, length, axis=1)[:, ::shift]
+
+
+def _log_mel(frames: FloatArray) -> FloatArray:
+    """float32 [n, m, 80] of frames [n, m, 400]."""
+    spectrum = scipy.fft.rfft(frames, _FFT_SIZE)
+    power = np.square(spectrum.real)
+    power += np.square(spectrum.imag)
+    mels: FloatArray = power @ _FILTERS
     np.maximum(mels, _LOG_FLOOR, out=mels)
     return np.log(mels, out=mels)
-
-
-class StreamingFbank:
-    """fbank() over audio that arrives in pieces: the same frames, each as soon as it is complete."""
-
-    def __init__(self) -> None:
-        self._rest = np.empty(0, dtype=np.float32)
-
-    def push(self, samples: FloatArray) -> FloatArray:
-        """Adds samples [n] and returns the frames that became complete, float32 [m, 80]."""
-        audio = np.concatenate([self._rest, np.asarray(samples, dtype=np.float32)])
-        features = fbank(audio)
-        self._rest = audio[len(features) * FRAME_SHIFT :]
-        return features

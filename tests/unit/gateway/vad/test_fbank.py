@@ -6,7 +6,7 @@ import kaldi_native_fbank
 import numpy as np
 import pytest
 
-from gateway.vad.fbank import StreamingFbank, fbank, num_frames
+from gateway.vad.fbank import FRAME_SHIFT, fbank, num_frames
 from tests.support.recordings import recording
 
 
@@ -26,15 +26,20 @@ def test_equals_kaldi() -> None:
     assert np.abs(actual - expected).max() < 2e-3
 
 
-@pytest.mark.parametrize("largest", [50, 400, 5000])
-def test_streaming_equals_whole(largest: int) -> None:
+def test_frames_of_a_stream_go_on_where_they_ended() -> None:
     samples = recording("mandarin_6s.wav")
-    stream, random, first, pieces = StreamingFbank(), np.random.default_rng(largest), 0, []
-    while first < len(samples):
-        size = int(random.integers(0, largest))
-        pieces.append(stream.push(samples[first : first + size]))
-        first += size
-    np.testing.assert_allclose(np.concatenate(pieces), fbank(samples), atol=1e-5)
+    expected, half = fbank(samples), len(samples) // 2
+    first = fbank(samples[:half])
+    rest = fbank(samples[len(first) * FRAME_SHIFT :])
+    np.testing.assert_allclose(np.concatenate([first, rest]), expected, atol=1e-5)
+
+
+def test_streams_side_by_side_are_like_each_alone() -> None:
+    samples = recording("mandarin_6s.wav")[:80_000].reshape(5, 16_000)
+    together = fbank(samples)
+    assert together.shape == (5, 98, 80)
+    for alone, features in zip(samples, together, strict=True):
+        np.testing.assert_allclose(features, fbank(alone), atol=1e-5)
 
 
 @pytest.mark.parametrize(

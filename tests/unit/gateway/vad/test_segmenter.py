@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gateway.vad.detector import Boundary, VadEvent
-from gateway.vad.fsmn import FsmnVad, VadModelError
+from gateway.vad.fsmn import FsmnVad
 from gateway.vad.segmenter import SpeechSegment, VadOptions, VadStream, segment
 from tests.support.recordings import recording, vad_weights
 
@@ -74,15 +73,3 @@ def test_live_state_during_speech(model: FsmnVad) -> None:
 
 def test_samples_of_a_segment() -> None:
     assert SpeechSegment(770, 2400).samples() == slice(12320, 38400)
-
-
-def test_missing_weights_are_named(tmp_path: Path) -> None:
-    with pytest.raises(VadModelError, match=r"model\.onnx.*am\.mvn"):
-        FsmnVad(tmp_path)
-
-
-def test_damaged_statistics_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes((vad_weights() / "model.onnx").read_bytes())
-    (tmp_path / "am.mvn").write_text("<AddShift> 400 400\n<LearnRateCoef> 0 [ 1 2 3 ]\n")
-    with pytest.raises(VadModelError, match="400 shifts"):
-        FsmnVad(tmp_path)
