@@ -12,7 +12,7 @@ import numpy as np
 
 from gateway.api.streaming_messages import decoder_for, response, session_options, started, updated
 from gateway.audio.live import LiveDecoder
-from gateway.session.events import Ended, Failed, Update
+from gateway.session.events import Ended, Failed
 from gateway.session.live import LiveSession
 from gateway.session.registry import Held, SessionRegistry
 from gateway.session.utterance import SAMPLE_RATE
@@ -38,30 +38,26 @@ async def streaming_recognize(
 ) -> AsyncGenerator[pb.StreamingRecognizeResponse, None]:
     """The responses of one call. Raises typed errors; a broken connection leaves the session waiting."""
     config = await _config(requests)
-    held, after = _session(sessions, config)
-    session, client = held.session, held.clients
-    updates = session.outbox.attach(after)
-    yield started(session, held.token)
-    pump = Pump(session, decoder_for(config), requests, call)
-    reading = asyncio.create_task(pump.run())
-    over = False
-    try:
-        async with contextlib.aclosing(
-            _responses(session, updates, reading, interim=_interim(config))
-        ) as responses:
-            async for message in responses:
-                over = over or message.HasField("ended")
-                yield message
-    except TandemError:
-        over = True
-        raise
-    finally:
-        reading.cancel()
-        pump.decoder.close()
-        if over and client == held.clients:
-            sessions.close(held)
-        else:
-            sessions.lost(held, client)
+    # Before the session is opened: what is wrong with the format must not leave one behind.
+    with contextlib.closing(decoder_for(config)) as decoder:
+        held, after = _session(sessions, config)
+        client, over = held.clients, False
+        pump = Pump(held.session, decoder, requests, call)
+        try:
+            async with contextlib.aclosing(
+                _responses(held, after, pump, interim=_interim(config))
+            ) as responses:
+                async for message in responses:
+                    over = over or message.HasField("ended")
+                    yield message
+        except TandemError:
+            over = True
+            raise
+        finally:
+            if over and client == held.clients:
+                sessions.close(held)
+            else:
+                sessions.lost(held, client)
 
 
 async def _config(requests: AsyncIterator[pb.StreamingRecognizeRequest]) -> pb.StreamingConfig:
@@ -83,9 +79,13 @@ def _interim(config: pb.StreamingConfig) -> bool:
 
 
 async def _responses(
-    session: LiveSession, updates: AsyncIterator[Update], reading: asyncio.Task[None], *, interim: bool
+    held: Held, after: float | None, pump: Pump, *, interim: bool
 ) -> AsyncGenerator[pb.StreamingRecognizeResponse, None]:
-    """Updates as messages, progress in between, and the reader's error if it has one."""
+    """`started`, then updates as messages, progress in between, and the reader's error if it has one."""
+    session = held.session
+    updates = session.outbox.attach(after)
+    yield started(session, held.token)
+    reading = asyncio.create_task(pump.run())
     heard = session.cursors.received
     following = asyncio.ensure_future(anext(updates, None))
     try:
@@ -110,6 +110,7 @@ async def _responses(
                 yield updated(session.cursors)
             heard = session.cursors.received
     finally:
+        reading.cancel()
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following

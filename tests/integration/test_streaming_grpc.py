@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import av
@@ -12,6 +13,7 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
+import soundfile
 from av.audio.frame import AudioFrame
 
 from tandem import Client, LiveStream, RecognizeOptions, StreamOptions, stream
@@ -19,7 +21,7 @@ from tandem.asr.v1 import asr_pb2 as pb
 from tandem.asr.v1 import asr_pb2_grpc
 from tandem.errors import InvalidRequest
 from tandem.launcher import Stack
-from tandem.live_events import Ended, EndReason, Final, LiveEvent, Partial, SpeechBegan, SpeechEnded
+from tandem.live_events import Cursors, Ended, EndReason, Final, LiveEvent, Partial, SpeechBegan, SpeechEnded
 from tandem.streaming_client import Encoding
 from tests.support.live import FRAME, live_stack, paced, pcm
 
@@ -41,8 +43,17 @@ def finals(events: list[LiveEvent]) -> list[Final]:
 
 
 async def test_partials_then_one_final_in_the_order_of_a_state_machine(services: Stack) -> None:
+    cursors: list[Cursors] = []
     async with LiveStream(services.address, StreamOptions(SHORT)) as live:
-        reading = asyncio.create_task(everything(live))
+
+        async def read() -> list[LiveEvent]:
+            events = []
+            async for event in live:
+                events.append(event)
+                cursors.append(live.cursors)
+            return events
+
+        reading = asyncio.create_task(read())
         async for frame in paced(pcm("mandarin_6s.wav", silence=2.5), speed=2):
             await live.send(frame)
         live.end()
@@ -51,8 +62,20 @@ async def test_partials_then_one_final_in_the_order_of_a_state_machine(services:
     assert kinds[0] is SpeechBegan
     assert kinds[-1] is Ended
     assert kinds.count(SpeechBegan) == kinds.count(SpeechEnded) == kinds.count(Final) >= 1
-    (first, *_) = [event for event in events if isinstance(event, Partial)]
-    assert first.end - first.start < 1.0
+    final = finals(events)[0]
+    began = next(event for event in events if isinstance(event, SpeechBegan))
+    ended_at = next(event.at for event in events if isinstance(event, SpeechEnded))
+    assert (began.at, ended_at) == (final.segment.start, final.segment.end)
+    partials = [event for event in events if isinstance(event, Partial) and event.index == final.index]
+    assert partials[0].end - partials[0].start < 1.0
+    assert all(partial.start == final.segment.start for partial in partials)
+    assert all(final.segment.text.startswith(partial.fixed) for partial in partials)
+    assert min(partial.stability for partial in partials) >= 0.0
+    assert 0.0 < max(partial.stability for partial in partials) <= 1.0
+    assert all(at.final <= at.decoded <= at.received for at in cursors)
+    for before, after in pairwise(cursors):
+        assert before.received <= after.received and before.decoded <= after.decoded
+    assert cursors[-1].final == finals(events)[-1].segment.end
     ended = events[-1]
     assert isinstance(ended, Ended)
     assert ended.reason is EndReason.CLIENT
@@ -91,33 +114,33 @@ def _opus(samples: np.ndarray[Any, np.dtype[np.int16]]) -> bytes:
     return file.getvalue()
 
 
-def _mulaw(samples: np.ndarray[Any, np.dtype[np.int16]]) -> bytes:
-    every_second = samples[::2].astype(np.int32)
-    magnitude = np.minimum(np.abs(every_second), 32_635) + 132
-    exponent = np.maximum(np.floor(np.log2(magnitude)).astype(np.int32) - 7, 0)
-    mantissa = (magnitude >> (exponent + 3)) & 15
-    code = ~((every_second < 0) << 7 | exponent << 4 | mantissa) & 0xFF
-    return bytes(code.astype(np.uint8))
+def _telephone(law: str) -> Callable[[np.ndarray[Any, np.dtype[np.int16]]], bytes]:
+    def encode(samples: np.ndarray[Any, np.dtype[np.int16]]) -> bytes:
+        file = io.BytesIO()
+        soundfile.write(file, samples[::2], 8_000, subtype=law, format="RAW")
+        return file.getvalue()
+
+    return encode
 
 
-@pytest.mark.parametrize(
-    ("encoding", "rate", "encode"), [(Encoding.OPUS, 48_000, _opus), (Encoding.MULAW, 8_000, _mulaw)]
-)
-def test_compressed_audio_has_the_same_speech_as_pcm(
-    services: Stack, encoding: Encoding, rate: int, encode: Any
-) -> None:
+def test_compressed_audio_has_the_same_speech_as_pcm(services: Stack) -> None:
     samples = pcm("mandarin_6s.wav", silence=2.5)
-    data = encode(samples)
-    spans = []
-    for bytes_, options in (
-        (samples.tobytes(), StreamOptions(SHORT, interim=False)),
-        (data, StreamOptions(SHORT, encoding=encoding, sample_rate=rate, interim=False)),
+    spans = {}
+    for encoding, rate, encode in (
+        (Encoding.LINEAR16, 16_000, np.ndarray.tobytes),
+        (Encoding.OPUS, 48_000, _opus),
+        (Encoding.MULAW, 8_000, _telephone("ULAW")),
+        (Encoding.ALAW, 8_000, _telephone("ALAW")),
     ):
-        chunks = [bytes_[first : first + 4000] for first in range(0, len(bytes_), 4000)]
+        data = encode(samples)
+        options = StreamOptions(SHORT, encoding=encoding, sample_rate=rate, interim=False)
+        chunks = [data[first : first + 4000] for first in range(0, len(data), 4000)]
         events = list(stream(chunks, services.address, options))
         assert not any(isinstance(event, Partial) for event in events)
-        spans.append([time for final in finals(events) for time in (final.segment.start, final.segment.end)])
-    assert spans[0] == pytest.approx(spans[1], abs=0.15)
+        times = [(final.segment.start, final.segment.end) for final in finals(events)]
+        spans[encoding] = [time for span in times for time in span]
+    for encoding, ends in spans.items():
+        assert ends == pytest.approx(spans[Encoding.LINEAR16], abs=0.15), encoding
 
 
 async def test_finalize_gives_the_final_before_any_pause(services: Stack) -> None:
@@ -227,6 +250,17 @@ async def test_a_session_is_forgotten_after_the_grace_period(services: Stack) ->
         await call.read()
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     await again.channel.close()
+
+
+async def test_a_stream_that_begins_with_audio_is_refused(services: Stack) -> None:
+    async with grpc.aio.insecure_channel(services.address) as channel:
+        stub: Any = asr_pb2_grpc.AsrServiceStub(channel)
+        call = stub.StreamingRecognize()
+        await call.write(pb.StreamingRecognizeRequest(audio=b"\0\0"))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "config: must be the first message" in (refused.value.details() or "")
 
 
 @pytest.mark.parametrize(
