@@ -30,7 +30,7 @@ SHORT = RecognizeOptions(max_new_tokens=6)
 
 @pytest.fixture(scope="module")
 def services() -> Iterator[Stack]:
-    with live_stack(gateway_args=["--session-idle", "4", "--resume-grace", "5"]) as running:
+    with live_stack(gateway_args=["--session-idle", "6", "--resume-grace", "5"]) as running:
         yield running
 
 
