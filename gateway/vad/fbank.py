@@ -9,6 +9,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from gateway.vad.windows import windows
+
 SAMPLE_RATE = 16000
 FRAME_LENGTH = 400
 FRAME_SHIFT = 160
@@ -80,17 +82,14 @@ def _windowed(samples: FloatArray) -> FloatArray:
     emphasised = np.zeros_like(samples)
     np.subtract(exact[:, 1:], _PREEMPHASIS * exact[:, :-1], out=emphasised[:, 1:], casting="same_kind")
     pieces = samples.reshape(len(samples), -1, _PIECE) @ _PIECE_MEAN
-    means = left * _framed(pieces, FRAME_LENGTH // _PIECE, FRAME_SHIFT // _PIECE).mean(axis=2, keepdims=True)
-    frames: FloatArray = _framed(emphasised, FRAME_LENGTH, FRAME_SHIFT) - means
+    of_frames = windows(pieces, FRAME_LENGTH // _PIECE, FRAME_SHIFT // _PIECE)
+    means = left * of_frames.mean(axis=2, keepdims=True)
+    frames: FloatArray = windows(emphasised, FRAME_LENGTH, FRAME_SHIFT) - means
     # The first sample of a frame has none before it.
-    frames[:, :, :1] = left * _framed(samples, FRAME_LENGTH, FRAME_SHIFT)[:, :, :1] - means
+    firsts = samples[:, : frames.shape[1] * FRAME_SHIFT : FRAME_SHIFT]
+    frames[:, :, 0] = left * firsts - means[:, :, 0]
     frames *= _WINDOW
     return frames
-
-
-def _framed(values: FloatArray, length: int, shift: int) -> FloatArray:
-    """[n, m, length] of [n, s]."""
-    return np.lib.stride_tricks.sliding_window_view(values, length, axis=1)[:, ::shift]
 
 
 def _log_mel(frames: FloatArray) -> FloatArray:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gateway.vad.onnx_tensors import FloatArray
 from gateway.vad.weights import MEMORY, STACK, TAPS, Block, FsmnWeights
+from gateway.vad.windows import windows
 
 _ROW = 16
 _HISTORY = TAPS - 1
@@ -27,12 +28,12 @@ class _Layer:
     """One block.
 
     project: [128, 250]. missing: [128, 1, 1], what projections lack because their input lacks its bias.
-    toeplitz: [128, 19 + 16, 16]. expand: [250, 128]. floor: [250, 1], the output's bias times -1.
+    filters: [128, 20]. expand: [250, 128]. floor: [250, 1], the output's bias times -1.
     """
 
     project: FloatArray
     missing: FloatArray
-    toeplitz: FloatArray
+    filters: FloatArray
     expand: FloatArray
     floor: FloatArray
 
@@ -53,19 +54,21 @@ class FsmnNetwork:
             layers.append(_layer(block, bias))
             bias = block.expand.bias
         self._layers = tuple(layers)
+        # By frames in a row: 16 for recordings, a step's frames for live audio.
+        self._toeplitz: dict[int, list[FloatArray]] = {}
         self._narrow = _rows(narrow.weight)
         self._classes = _rows(classes.weight - classes.weight[:, :1])
         logits = (bias @ narrow.weight + narrow.bias) @ classes.weight + classes.bias
         self._odds = np.exp(logits - logits[0])
 
-    def initial_memory(self, streams: int = 1) -> FloatArray:
-        """What streams remember before their first frame: float32 [4, 128, streams, 19]."""
-        return np.zeros((len(self._layers), MEMORY, streams, _HISTORY), np.float32)
+    def initial_memory(self, streams: int) -> FloatArray:
+        """What streams remember before their first frame: float32 [streams, 4, 128, 19]."""
+        return np.zeros((streams, len(self._layers), MEMORY, _HISTORY), np.float32)
 
     def advance(self, features: FloatArray, memory: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The next `m` frames of each of `n` streams.
 
-        features: fbank frames, float32 [n, m + 4, 80]. memory: float32 [4, 128, n, 19]. Returns p(silence),
+        features: fbank frames, float32 [n, m + 4, 80]. memory: float32 [n, 4, 128, 19]. Returns p(silence),
         float32 [n, m], and the memory after these frames.
         """
         streams, frames = features.shape[0], features.shape[1] - STACK + 1
@@ -74,13 +77,14 @@ class FsmnNetwork:
         hidden = self._second @ (self._first @ _stacked(features).T)
         np.maximum(hidden, self._floor, out=hidden)
         after = np.empty_like(memory)
-        for layer, before, kept in zip(self._layers, memory, after, strict=True):
+        for index, (layer, toeplitz) in enumerate(zip(self._layers, self._filters(row), strict=True)):
             projected = (layer.project @ hidden).reshape(MEMORY, streams, frames)
             remembered = np.zeros((MEMORY, streams, _HISTORY + width), np.float32)
-            remembered[:, :, :_HISTORY] = before
+            remembered[:, :, :_HISTORY] = memory[:, index].swapaxes(0, 1)
             np.add(projected, layer.missing, out=remembered[:, :, _HISTORY : _HISTORY + frames])
-            kept[:] = remembered[:, :, frames : _HISTORY + frames]
-            filtered = _rows_of(remembered, row) @ layer.toeplitz[:, : _HISTORY + row, :row]
+            after[:, index] = remembered[:, :, frames : _HISTORY + frames].swapaxes(0, 1)
+            rows = windows(remembered, _HISTORY + row, row).reshape(MEMORY, -1, _HISTORY + row)
+            filtered = rows @ toeplitz
             filtered = filtered.reshape(MEMORY, streams, width)[:, :, :frames]
             hidden = layer.expand @ filtered.reshape(MEMORY, streams * frames)
             np.maximum(hidden, layer.floor, out=hidden)
@@ -90,21 +94,18 @@ class FsmnNetwork:
             silence = 1 / (self._odds @ np.exp(logits, out=logits))
         return silence.reshape(streams, frames), after
 
+    def _filters(self, row: int) -> list[FloatArray]:
+        """The blocks' filters as products with rows of so many frames."""
+        if row not in self._toeplitz:
+            self._toeplitz[row] = [_toeplitz(layer.filters, row) for layer in self._layers]
+        return self._toeplitz[row]
+
 
 def _stacked(features: FloatArray) -> FloatArray:
     """Each frame with its two neighbours on both sides, [n * m, 400], of frames [n, m + 4, 80]."""
     streams, frames, mels = features.shape
-    shape, strides = (streams, frames - STACK + 1, STACK * mels), features.strides
-    rows = np.lib.stride_tricks.as_strided(features, shape, strides, writeable=False)
-    return rows.reshape(-1, STACK * mels)
-
-
-def _rows_of(remembered: FloatArray, row: int) -> FloatArray:
-    """Every `row` frames with the 19 before them, [128, n * r, 19 + row], of [128, n, 19 + r * row]."""
-    if remembered.shape[2] == _HISTORY + row:
-        return remembered
-    windows = np.lib.stride_tricks.sliding_window_view(remembered, _HISTORY + row, axis=2)
-    return windows[:, :, ::row].reshape(MEMORY, -1, _HISTORY + row)
+    flat = np.ascontiguousarray(features).reshape(streams, frames * mels)
+    return windows(flat, STACK * mels, mels).reshape(-1, STACK * mels)
 
 
 def _layer(block: Block, bias: NDArray[np.floating]) -> _Layer:
@@ -112,16 +113,16 @@ def _layer(block: Block, bias: NDArray[np.floating]) -> _Layer:
     return _Layer(
         _rows(block.project),
         _column(bias @ block.project)[:, None],
-        _toeplitz(block.filters),
+        block.filters,
         _rows(block.expand.weight),
         _column(-block.expand.bias),
     )
 
 
-def _toeplitz(filters: FloatArray) -> FloatArray:
-    """[128, 19 + 16, 16] of filters [128, 20]: column t has what frame t takes of itself and 19 before."""
-    matrix = np.zeros((MEMORY, _HISTORY + _ROW, _ROW), np.float32)
-    for frame in range(_ROW):
+def _toeplitz(filters: FloatArray, row: int) -> FloatArray:
+    """[128, 19 + row, row] of filters [128, 20]: column t has what frame t takes of itself and 19 before."""
+    matrix = np.zeros((MEMORY, _HISTORY + row, row), np.float32)
+    for frame in range(row):
         matrix[:, frame : frame + TAPS, frame] = filters
         matrix[:, frame + _HISTORY, frame] += 1
     return matrix

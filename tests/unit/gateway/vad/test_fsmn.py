@@ -29,7 +29,7 @@ def _together(steps: list[FrameScores]) -> FrameScores:
 def test_equals_onnx_runtime() -> None:
     features = fbank(recording("meeting_4spk.flac"))
     weights = read_weights(vad_weights())
-    silence, _ = FsmnNetwork(weights).advance(features[None], FsmnNetwork(weights).initial_memory())
+    silence, _ = FsmnNetwork(weights).advance(features[None], FsmnNetwork(weights).initial_memory(1))
     stacked = np.concatenate([features[first : len(features) - 4 + first] for first in range(5)], axis=1)
     session = onnxruntime.InferenceSession(vad_weights() / "model.onnx", providers=["CPUExecutionProvider"])
     caches = {f"in_cache{block}": np.zeros((1, 128, 19, 1), np.float32) for block in range(4)}
