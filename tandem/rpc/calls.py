@@ -21,12 +21,13 @@ async def streaming_call(
 ) -> AsyncIterator[Any]:
     """Calls a stub's stream-stream `method` with these requests; iterate what it gives for the responses.
 
-    Leaving it cancels what is left of the call. Raises the peer's error, typed, and whatever was raised
+    Leaving it cancels what is left of the call, and whatever the requests wait for. Raises the peer's error, typed, and whatever was raised
     while making the requests: grpc.aio itself only cancels the call then, and whoever reads the responses
     would take that for a cancellation of their own.
     """
     failures: list[Exception] = []
-    call = method(_noting(requests, failures), timeout=timeout)
+    senders: list[asyncio.Task[Any]] = []
+    call = method(_noting(requests, failures, senders), timeout=timeout)
     try:
         yield call
     except grpc.RpcError as error:
@@ -36,12 +37,20 @@ async def streaming_call(
             raise failures[0] from None
         raise
     finally:
-        call.cancel()
+        # grpc.aio leaves the task that reads the requests to the garbage collector where the call is over.
+        for task in (call, *senders):
+            task.cancel()
 
 
 async def _noting(
-    requests: Iterable[Request] | AsyncIterable[Request], failures: list[Exception]
+    requests: Iterable[Request] | AsyncIterable[Request],
+    failures: list[Exception],
+    senders: list[asyncio.Task[Any]],
 ) -> AsyncIterator[Request]:
+    """The requests; notes what making them raises, and the task that asks for them."""
+    task = asyncio.current_task()
+    assert task is not None
+    senders.append(task)
     try:
         if isinstance(requests, AsyncIterable):
             async for request in requests:

@@ -179,6 +179,25 @@ async def test_what_fails_while_making_requests_reaches_whoever_reads_the_respon
         await asyncio.wait_for(read(), 5)
 
 
+async def test_requests_that_wait_for_something_end_with_a_call_that_fails(served: Any) -> None:
+    servicer, _, channel = served
+    servicer.failure = errors.Unavailable("going down")
+    ended = asyncio.Event()
+
+    async def waiting() -> AsyncIterator[pb.Tensor]:
+        try:
+            yield pb.Tensor(data=b"x")
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with pytest.raises(errors.Unavailable):
+        async with streaming_call(caller(channel, "Upload", "stream_stream"), waiting()) as call:
+            async for _ in call:
+                continue
+    await asyncio.wait_for(ended.wait(), 5)
+
+
 async def test_cancelling_the_reader_of_a_streaming_call_stays_a_cancellation(served: Any) -> None:
     _, _, channel = served
 
