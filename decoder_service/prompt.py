@@ -38,7 +38,9 @@ async def receive_prompt(
     parts = (_part(part, tensors) for part in config.prompt)
     prompt = Prompt(tuple(part for part in parts if len(part)))
     draft = remaining(config.draft_token_ids, prompt.end())
-    return GenerationRequest(config.request_id, prompt, sampling, config.final_only, draft)
+    return GenerationRequest(
+        config.request_id, prompt, sampling, config.final_only, draft, urgent=config.urgent
+    )
 
 
 async def _receive_tensors(slots: list[pb.EmbeddingSlot], messages: Messages) -> TensorAssembler:

@@ -41,11 +41,15 @@ class Waiting(Generic[Payload]):
     payload: Payload
     seconds: float
     since: float
+    urgent: bool = False
 
 
 @dataclass
 class AudioQueue(Generic[Payload]):
-    """First come, first served: the oldest entry is in the next batch, later ones join it if they fit."""
+    """First come, first served: the oldest entry is in the next batch, later ones join it if they fit.
+
+    Urgent entries go before all others.
+    """
 
     limits: BatchLimits
     seconds: float = 0.0
@@ -81,10 +85,10 @@ class AudioQueue(Generic[Payload]):
         return 2 * self.seconds >= limits.max_seconds or 2 * len(self._line) >= limits.max_items
 
     def take(self) -> list[Waiting[Payload]]:
-        """Remove and return the next batch, oldest first; empty when nobody waits."""
+        """Remove and return the next batch, urgent ones first, then by age; empty when nobody waits."""
         batch: list[Waiting[Payload]] = []
         seconds = shortest = longest = 0.0
-        for entry in self._line:
+        for entry in sorted(self._line, key=lambda entry: not entry.urgent):
             if len(batch) == self.limits.max_items:
                 break
             low = min(shortest, entry.seconds) if batch else entry.seconds

@@ -122,7 +122,7 @@ class Batcher:
         seconds = self._encoder.seconds(item)
         self.admit(seconds)
         job = _Job(item, asyncio.get_running_loop().create_future())
-        entry = Waiting(job, seconds, time.monotonic())
+        entry = Waiting(job, seconds, time.monotonic(), item.urgent)
         self._queue.push(entry)
         self._changed.set()
         try:

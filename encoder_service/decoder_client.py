@@ -43,6 +43,7 @@ class DecodeRequest:
     final_only: bool = False
     draft_token_ids: tuple[int, ...] = ()
     """What the answer probably is; empty for no draft."""
+    urgent: bool = False
 
     def messages(self) -> list[pb.GenerateRequest]:
         """The request stream of Generate."""
@@ -58,6 +59,7 @@ class DecodeRequest:
             expected_model_hash=self.model_hash,
             final_only=self.final_only,
             draft_token_ids=self.draft_token_ids,
+            urgent=self.urgent,
         )
         pieces = (pb.GenerateRequest(chunk=chunk) for chunk in chunks(_AUDIO, self.embeds))
         return [pb.GenerateRequest(config=config), *pieces]

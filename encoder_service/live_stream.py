@@ -202,10 +202,14 @@ class LiveStream:
         if asked.targets_follow and output is not CtcOutput.COMPACT:
             raise InvalidRequest.of("span.config.ctc", "must be compact when targets are to follow")
         wanted = CtcOutput.COMPACT if config.ctc_only else output
-        item = EncodeItem.of_live(span, wanted, embeds=not config.ctc_only, keep_ctc=keep_ctc)
+        item = EncodeItem.of_live(
+            span, wanted, embeds=not config.ctc_only, keep_ctc=keep_ctc, urgent=config.urgent
+        )
         encoded = await self._loaded.batcher.submit(item)
         answer = _heard(asked.id, encoded, compact=output is CtcOutput.COMPACT)
         if not config.ctc_only:
+            if asked.report_encoded:
+                self._answers.put_nowait(pb.TranscribeLiveResponse(id=asked.id, encoded=True))
             async for tokens in self._loaded.decode(config, encoded.audio, answer.timing):
                 answer.token_ids.extend(tokens.token_ids)
         self._answers.put_nowait(answer)

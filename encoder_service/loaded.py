@@ -65,6 +65,7 @@ class LoadedEncoder:
             model_hash=self.info.model_hash,
             final_only=config.final_only,
             draft_token_ids=self.draft(audio),
+            urgent=config.urgent,
         )
         started = time.perf_counter()
         async for tokens in self.decoder.generate(request, timeout=timeout):

@@ -31,7 +31,7 @@ class EncodeItem:
 
     samples: mono at the checkpoint's sample rate, [S], float32 in [-1, 1] or int16, of which 32768 is 1. Or,
     in place of samples, a span of a live segment. `keep_ctc` is for segments with compact CTC posteriors to
-    which a text will be aligned.
+    which a text will be aligned. `urgent` items go before others.
     """
 
     samples: Samples
@@ -41,10 +41,20 @@ class EncodeItem:
     speakers: bool = False
     keep_ctc: bool = False
     live: LiveSpan | None = None
+    urgent: bool = False
 
     @classmethod
-    def of_live(cls, span: LiveSpan, ctc: CtcOutput, *, embeds: bool, keep_ctc: bool = False) -> EncodeItem:
-        return cls(np.empty(0, dtype=np.int16), ctc, embeds=embeds, keep_ctc=keep_ctc, live=span)
+    def of_live(
+        cls,
+        span: LiveSpan,
+        ctc: CtcOutput,
+        *,
+        embeds: bool,
+        keep_ctc: bool = False,
+        urgent: bool = False,
+    ) -> EncodeItem:
+        nothing = np.empty(0, dtype=np.int16)
+        return cls(nothing, ctc, embeds=embeds, keep_ctc=keep_ctc, live=span, urgent=urgent)
 
     @property
     def num_samples(self) -> int:

@@ -67,6 +67,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
                 embeds=not config.ctc_only,
                 speakers=config.speaker_embeds,
                 keep_ctc=stays_open and keep,
+                urgent=config.urgent,
             )
             encoded = await loaded.encodings.encode(item)
             for response in responses.ctc_responses(encoded.audio):

@@ -60,7 +60,7 @@ async def serve(config: GatewayConfig) -> None:
     listening = contextlib.AsyncExitStack()
 
     async def start() -> None:
-        encoder = connect_encoders(config.encoder, config.tls.upstream())
+        encoder = connect_encoders(config.encoder, config.tls.upstream(), config.live_encode_timeout)
         resources.push_async_callback(encoder.close)
         preparer = await resources.enter_async_context(make_preparer(config))
         limits = PipelineLimits(of_all_recordings=config.max_parallel_segments)

@@ -59,6 +59,7 @@ class GatewayConfig:
     session_idle: float = 300.0
     session_max: float = 4 * 3600.0
     resume_grace: float = 30.0
+    live_encode_timeout: float = 1.0
 
     @property
     def tls(self) -> TlsFlags:
@@ -144,3 +145,8 @@ def _add_live_flags(flags: FlagParser) -> None:
     flags.add("session-idle", float, "seconds without audio after which a live session ends")
     flags.add("session-max", float, "longest live session, seconds")
     flags.add("resume-grace", float, "seconds a live session outlives a lost connection")
+    flags.add(
+        "live-encode-timeout",
+        float,
+        "seconds beyond what is to be expected after which live speech goes to another encoder; 0 never",
+    )

@@ -181,11 +181,13 @@ class Recognizer:
         previous_text: str = "",
         on_encoded: Callable[[], None] = ignore,
         transcribe: Transcribe | None = None,
+        *,
+        urgent: bool = False,
     ) -> Transcribed:
         """One segment of `samples`, with times from their start; its text continues `previous_text`.
 
         `on_encoded` is called when only the decoder has work left, if it comes to that. `transcribe` asks
-        the tiers in another way than by a call that brings the samples.
+        the tiers in another way than by a call that brings the samples. `urgent`: see SegmentRequest.
         """
         duration = (span.end - span.start) / SAMPLE_RATE
         if duration > self.model.info.max_segment:
@@ -199,6 +201,7 @@ class Recognizer:
             request_id=request_id,
             speakers=options.speakers,
             name_targets=writer.name_targets if options.word_times else None,
+            urgent=urgent,
         )
         send = transcribe or partial(self._send, on_encoded=on_encoded)
         result = await send(request)

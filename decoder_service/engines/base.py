@@ -86,6 +86,8 @@ class GenerationRequest:
     """Nobody reads tokens before the last one: one delta with all of them is enough."""
     draft: TokenIds = ()
     """What the answer probably is: an engine may verify many tokens of it at a time. It changes no answer."""
+    urgent: bool = False
+    """Where requests wait for a place, before those that are not."""
 
     @property
     def verifiable(self) -> TokenIds:

@@ -91,7 +91,7 @@ class TransformersEngine:
         self._check_alive()
         ticket = Ticket(request)
         with self._wake:
-            self._waiting.append(ticket)
+            self._enter(ticket)
             self._wake.notify()
         try:
             while True:
@@ -103,6 +103,13 @@ class TransformersEngine:
                     return
         finally:
             self._leave(ticket)
+
+    def _enter(self, ticket: Ticket) -> None:
+        """Urgent requests wait in front of the others."""
+        place = len(self._waiting)
+        if ticket.request.urgent:
+            place = sum(waiting.request.urgent for waiting in self._waiting)
+        self._waiting.insert(place, ticket)
 
     def _check_alive(self) -> None:
         if self._death is None or self._closing:

@@ -32,6 +32,8 @@ MAX_NUM_SEQS_GPU = 512
 """vLLM captures CUDA graphs up to this batch; larger batches ran slower per token than this one."""
 MAX_NUM_SEQS_CPU = 32
 DEATH_POLL_SECONDS = 0.5
+# vLLM takes smaller ones first.
+_URGENT = -1
 
 
 class VllmEngine:
@@ -101,6 +103,7 @@ class VllmEngine:
             self._prompt(request.prompt),
             self._sampling_params(request, stop_ids),
             request_id=f"{request.request_id}-{next(self._numbers)}",
+            priority=_URGENT if request.urgent else 0,
         )
         self._active += 1
         try:
@@ -219,6 +222,7 @@ def _engine_arguments(settings: EngineSettings, facts: ModelFacts) -> dict[str, 
         "gpu_memory_utilization": settings.gpu_memory_utilization,
         "enforce_eager": on_cpu if settings.enforce_eager is None else settings.enforce_eager,
         "stream_interval": settings.stream_interval,
+        "scheduling_policy": "priority",
         "disable_log_stats": True,
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.audio.types import SAMPLE_RATE, Samples
-from gateway.backends.live import LiveLink, Sending
+from gateway.backends.live import Features, LiveLink, OnlyPlace, Place
 from gateway.backends.segment_call import SegmentCall, SegmentRequest, SegmentResult
 from gateway.backends.wire import audio_config, audio_messages, voices_of
 from gateway.speakers.types import SegmentEmbeddings
@@ -96,7 +95,7 @@ class EncoderBackend:
             self._channel
         )
         self.capacity = 0.0
-        self._aligns_targets = False
+        self._features = Features()
 
     async def model_info(self, timeout: float = 5.0) -> ModelInfo:
         """Raises Unavailable while no encoder is ready."""
@@ -108,7 +107,7 @@ class EncoderBackend:
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         self.capacity = load.max_queued_audio_seconds
-        self._aligns_targets = info.aligns_targets
+        self._features = Features(info.aligns_targets, info.reports_encoded)
         return ModelInfo(
             model=info.model,
             model_hash=info.model_hash,
@@ -161,18 +160,14 @@ class EncoderBackend:
 
         `on_encoded` is called when only the decoder has work left; not when the call fails before.
         """
-        exchange = SegmentCall(request, ctc=ctc, targets=ctc and self._aligns_targets, on_encoded=on_encoded)
+        targets = ctc and self._features.aligns_targets
+        exchange = SegmentCall(request, ctc=ctc, targets=targets, on_encoded=on_encoded)
         async with streaming_call(self._stub.Transcribe, exchange.requests()) as call:
             return await exchange.result(call)
 
-    def live(
-        self,
-        sending: Sending = contextlib.nullcontext,
-        is_stale: Callable[[], bool] = lambda: False,
-        on_end: Callable[[bool], None] = lambda lost: None,
-    ) -> LiveLink:
-        """A line to the encoder for the audio of a live session; the arguments are those of LiveLink."""
-        return LiveLink(self._stub, self._aligns_targets, sending, is_stale, on_end)
+    def live(self, place: Place | None = None) -> LiveLink:
+        """A line to the encoder for the audio of a live session; `place` as in LiveLink."""
+        return LiveLink(self._stub, self._features, place or OnlyPlace())
 
     async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings:
         """Voices of samples [n] alone, times from their start. Raises the tier's own typed error."""

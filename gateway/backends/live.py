@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Protocol
 
 import grpc
@@ -29,6 +30,7 @@ from tandem.rpc.tensors import CHUNK_BYTES, from_message
 
 MIN_SAMPLES = 400
 """Shorter spans make no frame."""
+_CHECK_SECONDS = 0.25
 
 
 class Audio(Protocol):
@@ -52,30 +54,78 @@ class Part:
     end: int
 
 
-Sending = Callable[[float], contextlib.AbstractContextManager[object]]
-"""Accounts for a span of so many seconds while it is out."""
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What an encoder can do beyond what all can."""
+
+    aligns_targets: bool = False
+    reports_encoded: bool = False
+
+
+class LineEnd(Enum):
+    """Why a line is over. LOST: the encoder cannot be reached. STUCK: it does not encode."""
+
+    CLOSED = "closed"
+    LOST = "lost"
+    STUCK = "stuck"
+
+
+class Place(Protocol):
+    """Where a line leads, as whoever chose the encoder sees it."""
+
+    def sending(self, seconds: float) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """Accounts for a span of so many seconds while it is out; call the function once it is encoded."""
+        ...
+
+    def is_stale(self) -> bool:
+        """Whether another encoder should be preferred from now on."""
+        ...
+
+    def is_overdue(self, waited: float) -> bool:
+        """Whether what has not been encoded for so many seconds should be asked of another encoder."""
+        ...
+
+    def ended(self, why: LineEnd) -> None:
+        """The line is over."""
+        ...
+
+
+class OnlyPlace:
+    """The only encoder there is: it is waited for."""
+
+    def sending(self, seconds: float) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        return contextlib.nullcontext(lambda: None)
+
+    def is_stale(self) -> bool:
+        return False
+
+    def is_overdue(self, waited: float) -> bool:
+        return False
+
+    def ended(self, why: LineEnd) -> None:
+        return
+
+
+@dataclass(slots=True)
+class _Encoding:
+    """A span that is out and not known to be encoded: since when, and whom to tell."""
+
+    since: float
+    encoded: Callable[[], None]
 
 
 class LiveLink:
-    """One call of TranscribeLive. Made inside the event loop; `close` ends it.
-
-    `is_stale` says that another encoder should be preferred from now on; `on_end` is told when the line is
-    over, and whether that is because the encoder cannot be reached.
-    """
+    """One call of TranscribeLive. Made inside the event loop; `close` ends it."""
 
     def __init__(
-        self,
-        stub: encoder_pb2_grpc.EncoderServiceAsyncStub,
-        aligns_targets: bool,
-        sending: Sending = contextlib.nullcontext,
-        is_stale: Callable[[], bool] = lambda: False,
-        on_end: Callable[[bool], None] = lambda lost: None,
+        self, stub: encoder_pb2_grpc.EncoderServiceAsyncStub, features: Features, place: Place
     ) -> None:
         self._call = stub.TranscribeLive()
-        self._aligns_targets = aligns_targets
-        self._sending, self._is_stale, self._on_end = sending, is_stale, on_end
+        self._features, self._place = features, place
         self._requests: asyncio.Queue[pb.TranscribeLiveRequest] = asyncio.Queue()
         self._answers: dict[int, asyncio.Future[pb.TranscribeLiveResponse]] = {}
+        self._encoding: dict[int, _Encoding] = {}
+        self._check: asyncio.TimerHandle | None = None
         self._sent: dict[int, int] = {}
         self._next_id = 1
         self._ended = False
@@ -84,7 +134,7 @@ class LiveLink:
     @property
     def is_usable(self) -> bool:
         """Whether new segments should go here."""
-        return not self._ended and not self._is_stale()
+        return not self._ended and not self._place.is_stale()
 
     @property
     def is_quiet(self) -> bool:
@@ -102,7 +152,7 @@ class LiveLink:
 
     async def transcribe(self, part: Part, request: SegmentRequest, *, ctc: bool) -> SegmentResult:
         """`request` for a part of a segment; its own samples stay where they are."""
-        name_targets = request.name_targets if ctc and self._aligns_targets else None
+        name_targets = request.name_targets if ctc and self._features.aligns_targets else None
         config = transcribe_config(request, ctc=ctc)
         with self._asked(part, config, targets_follow=name_targets is not None) as number:
             result = live_result(await self._answer(number))
@@ -128,17 +178,21 @@ class LiveLink:
         number, self._next_id = self._next_id, self._next_id + 1
         self._expect(number)
         base = part.audio.start
+        reports = config is not None and self._features.reports_encoded
         span = pb.LiveSpan(
             id=number,
             start=part.start - base,
             end=part.end - base,
             config=config,
             targets_follow=targets_follow,
+            report_encoded=reports,
         )
         request = pb.TranscribeLiveRequest(segment=part.segment, audio=self._new_audio(part), span=span)
         self._requests.put_nowait(request)
         try:
-            with self._sending((part.end - part.start) / SAMPLE_RATE):
+            with self._place.sending((part.end - part.start) / SAMPLE_RATE) as encoded:
+                if reports or config is None:
+                    self._watch(number, encoded)
                 yield number
         except asyncio.CancelledError:
             if not self._ended:
@@ -146,6 +200,30 @@ class LiveLink:
             raise
         finally:
             del self._answers[number]
+            self._encoding.pop(number, None)
+
+    def _watch(self, number: int, encoded: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self._encoding[number] = _Encoding(loop.time(), encoded)
+        if self._check is None:
+            self._check = loop.call_later(_CHECK_SECONDS, self._check_encoding)
+
+    def _check_encoding(self) -> None:
+        """Gives the line up when the encoder takes too long and there is another."""
+        loop = asyncio.get_running_loop()
+        self._check = None
+        if self._ended or not self._encoding:
+            return
+        waited = loop.time() - min(encoding.since for encoding in self._encoding.values())
+        if self._place.is_overdue(waited):
+            self._end(Unavailable(f"the encoder has encoded nothing for {waited:.1f} s"), LineEnd.STUCK)
+        else:
+            self._check = loop.call_later(_CHECK_SECONDS, self._check_encoding)
+
+    def _note_encoded(self, number: int) -> None:
+        encoding = self._encoding.pop(number, None)
+        if encoding is not None:
+            encoding.encoded()
 
     def _expect(self, number: int) -> None:
         if self._ended:
@@ -188,16 +266,19 @@ class LiveLink:
 
     async def _read(self) -> None:
         error: TandemError = Unavailable("the encoder closed the line")
-        lost = False
+        why = LineEnd.CLOSED
         try:
             async for response in self._call:
                 self._settle(response)
         except grpc.RpcError as failure:
             error = from_rpc_error(failure)
-            lost = isinstance(error, Unavailable)
-        self._end(error, lost=lost)
+            why = LineEnd.LOST if isinstance(error, Unavailable) else why
+        self._end(error, why)
 
     def _settle(self, response: pb.TranscribeLiveResponse) -> None:
+        self._note_encoded(response.id)
+        if response.encoded:
+            return
         answer = self._answers.get(response.id)
         if answer is None or answer.done():
             return
@@ -206,11 +287,11 @@ class LiveLink:
         else:
             answer.set_result(response)
 
-    def _end(self, error: TandemError, *, lost: bool = False) -> None:
+    def _end(self, error: TandemError, why: LineEnd = LineEnd.CLOSED) -> None:
         if self._ended:
             return
         self._ended = True
-        self._on_end(lost)
+        self._place.ended(why)
         self._call.cancel()
         for answer in self._answers.values():
             if not answer.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -51,6 +52,8 @@ class Member:
     """Live sessions that send their audio there."""
     model_hash: str = ""
     """Of the checkpoint that it served when it came up."""
+    avoided_until: float = 0.0
+    """By the monotonic clock: until then a report does not make it up."""
 
     def __post_init__(self) -> None:
         self.backend = EncoderBackend(self.address, _CHANNEL, self.access)
@@ -102,11 +105,15 @@ class Member:
         self.others = max(0.0, load.seconds - mine)
         if load.speed > 0:
             self.speed += (load.speed - self.speed) * (_SMOOTHING if self.speed else 1.0)
-        self.set_up(True)
+        self.set_up(time.monotonic() >= self.avoided_until)
 
     def set_up(self, up: bool) -> None:
         self.up = up
         _UP.labels(self.address).set(up)
+
+    def avoid(self, seconds: float) -> None:
+        """It answers but does not work: it counts as down for so long."""
+        self.avoided_until = time.monotonic() + seconds
 
     def failed_over(self) -> None:
         """A segment sent here had to be sent to another encoder."""

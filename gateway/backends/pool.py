@@ -7,6 +7,7 @@ keeps of a session can be sent again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -18,7 +19,7 @@ from gateway.backends.encoder import (
     ModelInfo,
     ignore,
 )
-from gateway.backends.live import LiveLink
+from gateway.backends.live import LineEnd, LiveLink
 from gateway.backends.member import Member
 from gateway.backends.segment_call import SegmentRequest, SegmentResult
 from gateway.backends.targets import Resolve, is_pool, resolver
@@ -35,11 +36,16 @@ _POLL_SECONDS = 0.25
 _POLL_TIMEOUT = 2.0
 _RESOLVE_SECONDS = 3.0
 
+LIVE_TIMEOUT = 1.0
+# Estimates of what an encoder has to do are as old as its last report.
+_MARGIN = 2.0
+_AVOID_SECONDS = 5.0
 
-def connect_encoders(target: str, access: Access) -> Encoder:
+
+def connect_encoders(target: str, access: Access, live_timeout: float = LIVE_TIMEOUT) -> Encoder:
     """The encoders of --encoder: a pool for a list or a dns:/// name, else a plain channel."""
     if is_pool(target):
-        return EncoderPool(resolver(target), access)
+        return EncoderPool(resolver(target), access, live_timeout)
     return EncoderBackend(target, access=access)
 
 
@@ -49,10 +55,13 @@ class EncoderPool:
     Members are asked for their load four times a second; between two reports the pool counts what it sends
     itself. A call that ends with UNAVAILABLE is sent to the next best member, each at most once; one that
     a full queue refuses too. Members of another checkpoint than the first are not used.
+
+    A live session leaves a member that takes `live_timeout` seconds longer to encode than was to be expected,
+    where there is another; 0 waits for ever.
     """
 
-    def __init__(self, resolve: Resolve, access: Access) -> None:
-        self._resolve, self._access = resolve, access
+    def __init__(self, resolve: Resolve, access: Access, live_timeout: float = LIVE_TIMEOUT) -> None:
+        self._resolve, self._access, self._live_timeout = resolve, access, live_timeout
         self._members: dict[str, Member] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._polls: dict[str, asyncio.Task[None]] = {}
@@ -98,15 +107,10 @@ class EncoderPool:
             raise Unavailable("no encoder is known", retry_after=1.0)
         # Sessions ask for little at a time, and for hours: what counts is how many there are.
         member = min(members, key=lambda member: (not member.up, (member.lines + 1) / (member.speed or 1.0)))
-        member.lines += 1
+        return member.backend.live(_Chosen(member, self._live_timeout, self._has_another))
 
-        def ended(lost: bool) -> None:
-            member.lines -= 1
-            if lost:
-                member.set_up(False)
-                member.failed_over()
-
-        return member.backend.live(member.sending, lambda: not member.up, ended)
+    def _has_another(self, member: Member) -> bool:
+        return any(other.up for other in self._order(0.0) if other is not member)
 
     async def voices(self, samples: Samples, request_id: str, timeout: float) -> SegmentEmbeddings:
         async def call(member: Member, encoded: Callable[[], None]) -> SegmentEmbeddings:
@@ -216,6 +220,36 @@ class EncoderPool:
     def _is_foreign(self, member: Member) -> bool:
         """Whether it serves another checkpoint: a prompt fits only the tokenizer that it was made with."""
         return bool(self._model_hash and member.model_hash and member.model_hash != self._model_hash)
+
+
+class _Chosen:
+    """The member that a live session's line leads to."""
+
+    def __init__(self, member: Member, timeout: float, has_another: Callable[[Member], bool]) -> None:
+        self._member, self._timeout, self._has_another = member, timeout, has_another
+        member.lines += 1
+
+    def sending(self, seconds: float) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        return self._member.sending(seconds)
+
+    def is_stale(self) -> bool:
+        return not self._member.up
+
+    def is_overdue(self, waited: float) -> bool:
+        if not self._timeout:
+            return False
+        expected = self._member.wait(0.0, 1.0)
+        return waited > self._timeout + _MARGIN * expected and self._has_another(self._member)
+
+    def ended(self, why: LineEnd) -> None:
+        self._member.lines -= 1
+        if why is LineEnd.CLOSED:
+            return
+        if why is LineEnd.STUCK:
+            log.warning("encoder %s encodes nothing; its live sessions go to another", self._member.address)
+            self._member.avoid(_AVOID_SECONDS)
+        self._member.set_up(False)
+        self._member.failed_over()
 
 
 def _later(first: Overloaded, second: Overloaded) -> bool:

@@ -33,7 +33,7 @@ class SegmentRequest:
     """One segment to transcribe: samples [n] at 16 kHz and the prompt around them.
 
     `speakers` asks for the voices of its windows too. `name_targets` is asked once the tokens are there, if
-    the encoder can answer it.
+    the encoder can answer it. `urgent` ones go before others in the tiers' queues.
     """
 
     samples: Samples
@@ -42,6 +42,7 @@ class SegmentRequest:
     request_id: str
     speakers: bool = False
     name_targets: NameTargets | None = None
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ def transcribe_config(request: SegmentRequest, *, ctc: bool) -> pb.TranscribeCon
         sampling=decoder_pb2.SamplingParams(max_tokens=request.max_tokens),
         speaker_embeds=request.speakers,
         final_only=True,
+        urgent=request.urgent,
     )
 
 

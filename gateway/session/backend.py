@@ -94,7 +94,13 @@ class RecognizerSession:
         options = replace(job.options, speakers=False, word_times=words)
         samples = job.samples
         transcribed = await self._recognizer.transcribe_span(
-            samples, Span(0, len(samples)), options, self._id(job), job.previous_text, transcribe=transcribe
+            samples,
+            Span(0, len(samples)),
+            options,
+            self._id(job),
+            job.previous_text,
+            transcribe=transcribe,
+            urgent=job.kind is JobKind.FINAL,
         )
         return Decoded(shifted(transcribed.segment, job.start / SAMPLE_RATE))
 

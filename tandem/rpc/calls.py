@@ -21,9 +21,9 @@ async def streaming_call(
 ) -> AsyncIterator[Any]:
     """Calls a stub's stream-stream `method` with these requests; iterate what it gives for the responses.
 
-    Leaving it cancels what is left of the call, and whatever the requests wait for. Raises the peer's error, typed, and whatever was raised
-    while making the requests: grpc.aio itself only cancels the call then, and whoever reads the responses
-    would take that for a cancellation of their own.
+    Leaving it cancels what is left of the call, and whatever the requests wait for. Raises the peer's error,
+    typed, and whatever was raised while making the requests: grpc.aio itself only cancels the call then, and
+    whoever reads the responses would take that for a cancellation of their own.
     """
     failures: list[Exception] = []
     senders: list[asyncio.Task[Any]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import tempfile
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from tandem import LiveStream, RecognizeOptions, StreamOptions, stream
@@ -31,6 +34,20 @@ class TwoEncoders:
     def kill(self, name: str) -> None:
         os.kill(self.tiers[name].process.pid, signal.SIGKILL)
         self.tiers[name].process.wait()
+
+    @contextlib.contextmanager
+    def stopped(self, name: str) -> Iterator[None]:
+        """The process stands still inside: its connections stay open, nothing is answered."""
+        os.kill(self.tiers[name].process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.tiers[name].process.pid, signal.SIGCONT)
+
+    async def ready(self, name: str) -> None:
+        """Ready, and known to be."""
+        await asyncio.to_thread(wait_ready, [self.tiers[name]], 30)
+        await asyncio.sleep(2)
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +91,10 @@ async def undisturbed(services: TwoEncoders, audio: bytes) -> list[tuple[int, st
     return finals(await asyncio.to_thread(lambda: list(stream([audio], services.gateway, SHORT))))
 
 
-async def test_another_encoder_takes_over_and_no_word_is_lost_or_doubled(services: TwoEncoders) -> None:
-    speech = pcm("mandarin_6s.wav", silence=2.5)
-    expected = await undisturbed(services, speech.tobytes())
+async def follow(target: str, speech: npt.NDArray[np.int16], in_the_middle: asyncio.Event) -> list[LiveEvent]:
+    """What a client is told that speaks in real time; the event is set when it has spoken for two seconds."""
     events: list[LiveEvent] = []
-    async with LiveStream(services.gateway, SHORT) as live:
+    async with LiveStream(target, SHORT) as live:
 
         async def speak() -> None:
             async for frame in paced(speech):
@@ -86,19 +102,45 @@ async def test_another_encoder_takes_over_and_no_word_is_lost_or_doubled(service
             live.end()
 
         speaking = asyncio.create_task(speak())
-        killed_at = 0
         async for event in live:
             events.append(event)
-            # In the middle of speech, when the encoder has heard half of it.
-            if not killed_at and isinstance(event, Partial) and event.end - event.start > 2:
-                services.kill("encoder0")
-                killed_at = len(events)
+            if isinstance(event, Partial) and event.end - event.start > 2:
+                in_the_middle.set()
         await speaking
+        assert live.reconnects == 0
+    return events
+
+
+def goes_on(events: list[LiveEvent]) -> bool:
+    """Whether there was new text in the second half of six seconds of speech."""
+    return sum(isinstance(event, Partial) and event.end > 4.5 for event in events) >= 2
+
+
+async def test_live_speech_leaves_an_encoder_that_stands_still(services: TwoEncoders) -> None:
+    speech = pcm("mandarin_6s.wav", silence=2.5)
+    expected = await undisturbed(services, speech.tobytes())
+    # Two sessions, so that each encoder has one.
+    middles = [asyncio.Event() for _ in range(2)]
+    clients = [asyncio.create_task(follow(services.gateway, speech, middle)) for middle in middles]
+    for middle in middles:
+        await middle.wait()
+    with services.stopped("encoder1"):
+        told = await asyncio.gather(*clients)
+    assert [finals(events) for events in told] == [expected] * 2
+    assert all(map(goes_on, told))
+    await services.ready("encoder1")
+
+
+async def test_another_encoder_takes_over_and_no_word_is_lost_or_doubled(services: TwoEncoders) -> None:
+    speech = pcm("mandarin_6s.wav", silence=2.5)
+    expected = await undisturbed(services, speech.tobytes())
+    middle = asyncio.Event()
+    client = asyncio.create_task(follow(services.gateway, speech, middle))
+    await middle.wait()
+    services.kill("encoder0")
+    events = await client
     assert finals(events) == expected
-    assert live.reconnects == 0
-    assert killed_at
-    after = [event for event in events[killed_at:] if isinstance(event, Partial)]
-    assert len(after) >= 2, "no text while the speaker went on"
+    assert goes_on(events)
 
 
 async def test_a_gateway_that_goes_down_gives_the_last_final_and_says_so() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,6 +101,26 @@ async def test_at_most_the_configured_number_runs_and_the_rest_waits(engine: Tra
     assert engine.load() == EngineLoad(running=2, waiting=0)
     for stream in streams[4:]:
         await stream.aclose()
+
+
+async def test_urgent_requests_get_the_next_place(engine: TransformersEngine) -> None:
+    ended: list[str] = []
+
+    async def run(name: str, *, urgent: bool = False) -> None:
+        asked = replace(request(max_tokens=40, ignore_eos=True), urgent=urgent)
+        async for _ in engine.generate(asked):
+            continue
+        ended.append(name)
+
+    everyone = [asyncio.create_task(run("running")) for _ in range(4)]
+    while engine.load().running < 4:
+        await asyncio.sleep(0.001)
+    everyone += [asyncio.create_task(run("patient")) for _ in range(5)]
+    await asyncio.sleep(0)
+    await asyncio.gather(run("urgent", urgent=True), *everyone)
+    assert ended[:4] == ["running"] * 4
+    # Four rows at a time: the last two of the patient ones come after it.
+    assert ended.index("urgent") < 8
 
 
 async def test_closing_a_stream_that_waits_takes_it_out_of_the_queue(engine: TransformersEngine) -> None:

@@ -27,6 +27,12 @@ def test_similar_lengths_go_together_and_the_oldest_always_goes() -> None:
     assert taken(queue) == []
 
 
+def test_urgent_ones_go_first_whatever_their_age() -> None:
+    queue = line(BatchLimits(max_items=2, max_spread=1.0), 1.0, 1.0, 1.0)
+    queue.push(Waiting(9, 30.0, since=9.0, urgent=True))
+    assert [taken(queue), taken(queue)] == [[9, 0], [1, 2]]
+
+
 def test_short_clips_go_together_whatever_their_ratio() -> None:
     assert taken(line(BatchLimits(short_seconds=1.0), 0.05, 1.0, 0.3, 1.01)) == [0, 1, 2]
 

@@ -112,10 +112,10 @@ async def listening(*encoders: Encoder) -> AsyncIterator[list[str]]:
 
 
 @contextlib.asynccontextmanager
-async def running(*encoders: Encoder) -> AsyncIterator[EncoderPool]:
+async def running(*encoders: Encoder, **options: float) -> AsyncIterator[EncoderPool]:
     """A pool that knows all of them and has heard of their load."""
     async with listening(*encoders) as addresses:
-        pool = EncoderPool(resolver(",".join(addresses)), Access())
+        pool = EncoderPool(resolver(",".join(addresses)), Access(), **options)
         try:
             await pool.model_info()
             await settle()
@@ -309,3 +309,32 @@ async def test_a_live_part_can_be_given_up_and_a_closed_line_fails_what_is_out()
         line.close()
         with pytest.raises(Unavailable):
             await waiting
+
+
+async def test_live_speech_leaves_an_encoder_that_answers_but_encodes_nothing() -> None:
+    stuck, other = Encoder(speed=200.0), Encoder()
+    stuck.mute = 16_000
+    async with running(stuck, other, live_timeout=0.3) as pool, asyncio.timeout(10):
+        line = LiveLine(pool.live)
+        assert await heard(line, part(0, 0, 8_000)) == [8_000, 0]
+        with pytest.raises(Unavailable, match="encoded nothing"):
+            await heard(line, part(0, 0, 16_000))
+        await settle()
+        # Its reports are those of an idle encoder, and yet nothing new goes there.
+        assert await heard(line, part(0, 0, 16_000)) == [16_000, 0]
+        newcomer = LiveLine(pool.live)
+        assert await heard(newcomer, part(0, 0, 8_000)) == [8_000, 0]
+        assert (stuck.calls, other.calls) == (1, 2)
+        for each in (line, newcomer):
+            each.close()
+
+
+async def test_an_encoder_without_another_beside_it_is_waited_for() -> None:
+    slow = Encoder()
+    slow.mute = 16_000
+    async with running(slow, live_timeout=0.1) as pool:
+        line = LiveLine(pool.live)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(heard(line, part(0, 0, 16_000)), 1.0)
+        assert await heard(line, part(0, 0, 8_000)) == [16_000, 0]
+        line.close()
