@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from gateway.audio.types import SAMPLE_RATE, Samples
@@ -106,7 +106,10 @@ class EncoderPool:
         if not members:
             raise Unavailable("no encoder is known", retry_after=1.0)
         # Sessions ask for little at a time, and for hours: what counts is how many there are.
-        member = min(members, key=lambda member: (not member.up, (member.lines + 1) / (member.speed or 1.0)))
+        typical = _typical_speed(members)
+        member = min(
+            members, key=lambda member: (not member.up, (member.lines + 1) / (member.speed or typical))
+        )
         return member.backend.live(_Chosen(member, self._live_timeout, self._has_another))
 
     def _has_another(self, member: Member) -> bool:
@@ -131,8 +134,7 @@ class EncoderPool:
     def _order(self, seconds: float) -> list[Member]:
         """Members, the one that would be done first in front; those that are down as a last resort."""
         members = [member for member in self._members.values() if not self._is_foreign(member)]
-        known = [member.speed for member in members if member.speed]
-        speed = sum(known) / len(known) if known else 1.0
+        speed = _typical_speed(members)
         return sorted(
             members,
             key=lambda member: (not member.up, member.wait(seconds, speed), member.calls),
@@ -220,6 +222,12 @@ class EncoderPool:
     def _is_foreign(self, member: Member) -> bool:
         """Whether it serves another checkpoint: a prompt fits only the tokenizer that it was made with."""
         return bool(self._model_hash and member.model_hash and member.model_hash != self._model_hash)
+
+
+def _typical_speed(members: Sequence[Member]) -> float:
+    """Seconds of audio per second: what stands in for a member that has not encoded anything yet."""
+    known = [member.speed for member in members if member.speed]
+    return sum(known) / len(known) if known else 1.0
 
 
 class _Chosen:
