@@ -6,6 +6,7 @@ STAMP  := $(VENV)/.installed
 DEMO   := models/demo/model.pt
 PIP    := $(BIN)/pip --disable-pip-version-check -q
 ENGINE ?= vllm
+JOBS   ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: setup proto docs demo test lint types bench serve clean
@@ -36,7 +37,7 @@ demo: setup
 	@$(BIN)/tandem transcribe --engine $(ENGINE) --speakers --timing examples/meeting.flac
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

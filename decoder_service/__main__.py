@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 
 from decoder_service.config import parse
@@ -15,10 +16,13 @@ def main() -> int:
     config = parse()
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        return asyncio.run(serve(config))
+        status = asyncio.run(serve(config))
     except CheckpointError as error:
         logging.getLogger("decoder").error("%s", error)
         return 2
+    logging.shutdown()
+    # All is closed; an orderly exit would free modules and tensors one by one, which takes a second.
+    os._exit(status)
 
 
 # vLLM starts its engine core by spawning: the child imports this module and must not serve too.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Any
 import av
 import numpy as np
 
+from tests.support.locks import alone
 from tests.support.proxy import CuttingProxy
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +43,8 @@ def speech() -> bytes:
     return bytes(np.concatenate(pieces).tobytes())
 
 
+_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(uuid.uuid4())
+"""All processes of this run of the suite have it."""
 _BUILDER = ThreadPoolExecutor(1, thread_name_prefix="build-clients")
 
 
@@ -56,10 +61,13 @@ def build(language: str) -> Path:
 
 def _build(language: str) -> Path:
     folder = ROOT / "clients" / language
-    done = subprocess.run(
-        ["nice", "bash", str(folder / "build.sh")], capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    with alone(f"build-{language}") as note:
+        if note.read() != _RUN:
+            command = ["nice", "bash", str(folder / "build.sh")]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+            assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+            note.truncate(0)
+            note.write(_RUN)
     return folder
 
 

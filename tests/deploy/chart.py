@@ -14,6 +14,7 @@ import kubernetes_validate
 import yaml
 
 from scripts.fetch_deploy_tools import fetch
+from tests.support.locks import alone
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "tandem"
@@ -55,7 +56,8 @@ VARIANTS: dict[str, dict[str, Any]] = {"default": {}, "everything": EVERYTHING, 
 @functools.cache
 def tool(name: str) -> Path:
     """helm3, helm4 or kubectl."""
-    return fetch()[name]
+    with alone("deploy-tools"):
+        return fetch()[name]
 
 
 def helm(version: str, *arguments: str, values: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
