@@ -37,7 +37,7 @@ demo: setup
 	@$(BIN)/tandem transcribe --engine $(ENGINE) --speakers --timing examples/meeting.flac
 
 test: setup
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -n $(JOBS) --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
+from tandem.local import demo_directory
 from tests.support.decoding import RunningDecoder, running_decoder
-
-_RUNNING = ("decoder", "http_services")
-"""Fixtures of the whole run that start processes."""
-_PACKAGES = ("clients", "docs")
-"""Whose modules share one start of the services."""
-
-
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Tests that share what is dear to start go to the same process of `pytest -n`."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_company(item)))
+from tests.support.http import HttpStack, http_stack
+from tests.support.recordings import vad_weights
+from tests.support.scheduling import ByServices
+from tests.support.secure import SecureStack, secure_stack
+from tests.support.services import NANO
 
 
-def _company(item: pytest.Item) -> str:
-    shared = [name for name in _RUNNING if name in getattr(item, "fixturenames", ())]
-    if shared:
-        return shared[0]
-    package = item.path.parent.name
-    return package if package in _PACKAGES else item.path.relative_to(item.config.rootpath).as_posix()
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByServices:
+    return ByServices(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,4 +37,19 @@ def derived_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def decoder(request: pytest.FixtureRequest, derived_files: None) -> Iterator[RunningDecoder]:
     """A decoder process of each engine over the golden checkpoint, in float32; one per test run."""
     with running_decoder(request.param, "--log-probs", "--max-num-seqs", "4") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def demo_services(derived_files: None) -> Iterator[HttpStack]:
+    """The bundled model."""
+    arguments = ["--vad-model", str(vad_weights())]
+    with http_stack(demo_directory(), arguments, ["--max-model-len", "2048"]) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def secure_services(derived_files: None) -> Iterator[SecureStack]:
+    """Mutual TLS between all tiers and API keys in front. Who changes its files puts them back."""
+    with secure_stack(NANO) as running:
         yield running

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.clients.programs import LANGUAGES, example, run
-from tests.support.secure import SecureStack, secure_stack
+from tests.support.secure import SecureStack
 from tests.support.services import NANO
 
 
-@pytest.fixture(scope="module")
-def secure(derived_files: None) -> Iterator[SecureStack]:
-    with secure_stack(NANO) as running:
-        yield running
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_mutual_tls_and_api_key(secure: SecureStack, language: str) -> None:
-    start = example(language, "recognize")
+def test_mutual_tls_and_api_key(secure_services: SecureStack, language: str) -> None:
+    secure, start = secure_services, example(language, "recognize")
     command = start(["-target", secure.gateway, "-ca", str(secure.authority.ca)])
     own = ["-cert", str(secure.client.cert), "-key", str(secure.client.key)]
     recording = str(NANO / "mandarin_206ms.wav")

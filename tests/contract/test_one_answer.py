@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tandem.cli.models import DEMO, resolve
-from tandem.errors import InvalidRequest
 from tandem.script import join_texts
 from tests.support.answers import (
     PROTOCOLS,
@@ -18,33 +13,22 @@ from tests.support.answers import (
     openai_texts,
     with_letters,
 )
-from tests.support.http import HttpStack, http_stack
-from tests.support.recordings import recording_path, vad_weights
-from tests.support.services import NANO
-
-
-def model() -> Path:
-    """The demo model; before it has been fetched the golden one, whose texts are noise."""
-    try:
-        return Path(resolve(DEMO))
-    except InvalidRequest:
-        return NANO
-
+from tests.support.http import HttpStack
+from tests.support.recordings import recording_path
 
 RECORDINGS = ["english_9s.wav", "dialogue_2spk.flac"]
 
 
-@pytest.fixture(scope="module")
-def services(derived_files: None) -> Iterator[HttpStack]:
-    with http_stack(model(), ["--vad-model", str(vad_weights())], ["--max-model-len", "1024"]) as running:
-        yield running
+@pytest.fixture
+def services(demo_services: HttpStack) -> HttpStack:
+    return demo_services
 
 
 @pytest.fixture(scope="module")
-def expected(services: HttpStack) -> dict[tuple[str, bool], Answer]:
+def expected(demo_services: HttpStack) -> dict[tuple[str, bool], Answer]:
     """The answers of gRPC by recording and whether speakers were asked for: all others must equal them."""
     return {
-        (name, speakers): grpc_blocking(services, recording_path(name), speakers)
+        (name, speakers): grpc_blocking(demo_services, recording_path(name), speakers)
         for name in RECORDINGS
         for speakers in (False, True)
     }

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tandem import Client, RecognizeOptions, TimestampSource, Transcript
+from tests.support.http import HttpStack
 from tests.support.recordings import recording_path
-from tests.support.services import stack
 from tests.support.words import word_error
 
 ROOT = Path(__file__).parents[2]
@@ -26,10 +25,10 @@ FRAME = 0.06
 
 
 @pytest.fixture(scope="module")
-def transcripts() -> Iterator[dict[str, Transcript]]:
+def transcripts(demo_services: HttpStack) -> dict[str, Transcript]:
     options = RecognizeOptions(speakers=True)
-    with stack(ROOT / "models" / "demo", "transformers") as services, Client(services.address) as client:
-        yield {name: client.recognize(_path(name), options, timeout=300) for name in RECORDINGS}
+    with Client(demo_services.grpc) as client:
+        return {name: client.recognize(_path(name), options, timeout=300) for name in RECORDINGS}
 
 
 def _path(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""One stack with HTTP for all tests of HTTP protocols."""
+"""Services that the tests of several modules share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tandem.launcher import Stack
 from tests.support.http import HttpStack, http_stack
+from tests.support.live import live_stack
 from tests.support.recordings import recording_path, vad_weights
 from tests.support.services import NANO
 
@@ -20,6 +22,13 @@ def http_services(derived_files: None) -> Iterator[HttpStack]:
     """The golden checkpoint (its texts are noise, but always the same), recordings up to 4 MB."""
     limits = ["--max-audio-bytes", str(MAX_AUDIO_BYTES), "--vad-model", str(vad_weights())]
     with http_stack(NANO, limits, ["--max-model-len", "1024"]) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def live_services(derived_files: None) -> Iterator[Stack]:
+    """The golden checkpoint with every port that live audio comes in by."""
+    with live_stack(realtime=True, http=True) as running:
         yield running
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,16 +13,15 @@ import pytest
 from tandem import AutoModelVLLM, BatchClient, RecognizeOptions
 from tandem.access import Access
 from tandem.errors import Unauthenticated
-from tests.support.secure import SecureStack, secure_stack
+from tests.support.secure import SecureStack
 from tests.support.services import NANO
 
 RECORDING = NANO / "mandarin_206ms.wav"
 
 
-@pytest.fixture(scope="module")
-def services(derived_files: None) -> Iterator[SecureStack]:
-    with secure_stack(NANO) as running:
-        yield running
+@pytest.fixture
+def services(secure_services: SecureStack) -> SecureStack:
+    return secure_services
 
 
 @pytest.fixture

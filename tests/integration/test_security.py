@@ -24,17 +24,16 @@ from tandem.launcher import is_ready
 from tandem.live_events import Ended
 from tandem.streaming_client import LiveStream
 from tests.support.certificates import Authority
-from tests.support.secure import SecureStack, answers, secure_stack
+from tests.support.secure import SecureStack, answers
 from tests.support.services import NANO
 
 SHORT = RecognizeOptions(vad=False, max_new_tokens=3)
 RECORDING = NANO / "mandarin_206ms.wav"
 
 
-@pytest.fixture(scope="module")
-def services(derived_files: None) -> Iterator[SecureStack]:
-    with secure_stack(NANO) as running:
-        yield running
+@pytest.fixture
+def services(secure_services: SecureStack) -> SecureStack:
+    return secure_services
 
 
 @pytest.fixture
@@ -134,7 +133,20 @@ def test_a_key_that_is_added_works_and_one_that_is_removed_does_not(services: Se
             client.capabilities()
 
 
-def test_a_renewed_certificate_serves_new_connections(services: SecureStack, trusted: ssl.SSLContext) -> None:
+@pytest.fixture
+def original(services: SecureStack, tmp_path: Path) -> Iterator[None]:
+    """The server's certificate and key are put back afterwards."""
+    files = (services.server.key, services.server.cert)
+    for file in files:
+        shutil.copy(file, tmp_path)
+    yield
+    for file in files:
+        shutil.copy(tmp_path / file.name, file)
+
+
+def test_a_renewed_certificate_serves_new_connections(
+    services: SecureStack, trusted: ssl.SSLContext, original: None
+) -> None:
     renewed = services.authority.issue("renewed", host="renewed.test")
     shutil.copy(renewed.key, services.server.key)
     shutil.copy(renewed.cert, services.server.cert)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,15 +24,15 @@ from pydantic import BaseModel
 from websockets.asyncio.client import ClientConnection, connect
 
 from gateway.audio.live import Resampler
-from tests.support.live import live_stack, paced, pcm
+from tandem.launcher import Stack
+from tests.support.live import paced, pcm
 
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with live_stack(http=True) as running:
-        yield running.config.http_port
+@pytest.fixture
+def port(live_services: Stack) -> int:
+    return live_services.config.http_port
 
 
 def at_24k(samples: np.ndarray[Any, np.dtype[np.int16]]) -> np.ndarray[Any, np.dtype[np.int16]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,16 @@ from tandem import LiveStream, RecognizeOptions, StreamOptions, stream
 from tandem.launcher import Stack
 from tandem.live_events import Final, LiveEvent, Refined
 from tandem.live_inputs import recording_pcm
-from tests.support.live import live_stack, paced, pcm
-from tests.support.recordings import speaker_weights
+from tests.support.http import HttpStack
+from tests.support.live import paced, pcm
 
 ROOT = Path(__file__).parents[2]
 MEETING = ROOT / "examples" / "meeting.flac"
 
 
-@pytest.fixture(scope="module")
-def services() -> Iterator[Stack]:
-    speaker_weights()
-    with live_stack(model=ROOT / "models" / "demo") as running:
-        yield running
+@pytest.fixture
+def services(demo_services: HttpStack) -> Stack:
+    return demo_services.stack
 
 
 async def test_a_live_dialogue_has_two_speakers(services: Stack) -> None:

@@ -15,20 +15,20 @@ import pytest
 import soundfile
 from websockets.asyncio.client import ClientConnection, connect
 
+from tandem.launcher import Stack
 from tests.support.live import live_stack, paced, pcm
 from tests.support.recordings import DATA
 
 GUIDE = DATA / "guide" / "realtime_ws.py.txt"
 
 
-def _address(stack: Any) -> str:
+def _address(stack: Stack) -> str:
     return f"ws://127.0.0.1:{stack.config.realtime_port}"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with live_stack(realtime=True) as running:
-        yield _address(running)
+@pytest.fixture
+def server(live_services: Stack) -> str:
+    return _address(live_services)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,16 +16,16 @@ import soundfile
 from tandem import Client, LiveStream, RecognizeOptions, stream
 from tandem.launcher import Stack
 from tandem.live_events import Final, LiveEvent, Partial
-from tests.support.live import live_stack, paced
+from tests.support.http import HttpStack
+from tests.support.live import paced
 
 ROOT = Path(__file__).parents[2]
 MEETING = ROOT / "examples" / "meeting.flac"
 
 
-@pytest.fixture(scope="module")
-def services() -> Iterator[Stack]:
-    with live_stack(model=ROOT / "models" / "demo") as running:
-        yield running
+@pytest.fixture
+def services(demo_services: HttpStack) -> Stack:
+    return demo_services.stack
 
 
 def meeting() -> tuple[np.ndarray[tuple[int], np.dtype[np.int16]], list[str]]:

@@ -32,7 +32,7 @@ def envoy(gateway: str, cors_origins: Sequence[str] = ()) -> Iterator[str]:
         file, log = Path(directory) / "envoy.yaml", Path(directory) / "envoy.log"
         file.write_text(text.replace(_GATEWAY, host), encoding="utf-8")
         program = Path(sys.executable).with_name("envoy")
-        command = [str(program), "-c", str(file), "--base-id", str(port), "--concurrency", "1"]
+        command = [str(program), "-c", str(file), "--disable-hot-restart", "--concurrency", "1"]
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
