@@ -192,27 +192,37 @@ class Dropped:
         self.channel = grpc.aio.insecure_channel(address)
         self.stub: Any = asr_pb2_grpc.AsrServiceStub(self.channel)
 
-    async def first_half(self, audio: bytes) -> tuple[str, list[pb.StreamingRecognizeResponse]]:
+    async def first_half(
+        self, sentence: bytes, more: bytes = b""
+    ) -> tuple[str, list[pb.StreamingRecognizeResponse]]:
+        """Leaves when the final of the sentence has come and the server has heard `more`."""
         call = self.stub.StreamingRecognize()
         config = pb.StreamingConfig(recognition=pb.RecognitionConfig(max_new_tokens=6))
         await call.write(pb.StreamingRecognizeRequest(config=config))
-        started = await call.read()
-        for first in range(0, len(audio), 3200):
-            await call.write(pb.StreamingRecognizeRequest(audio=audio[first : first + 3200]))
-        got: list[pb.StreamingRecognizeResponse] = []
-        received = 0.0
-        while received < len(audio) / 32_000 or not any(message.result.is_final for message in got):
+        got = [await call.read()]
+        token = got[0].started.resume_token
+        for audio in (sentence, more):
+            for first in range(0, len(audio), 3200):
+                await call.write(pb.StreamingRecognizeRequest(audio=audio[first : first + 3200]))
+            while not any(message.result.is_final for message in got):
+                got.append(await call.read())
+        while received(got[-1]) < len(sentence + more):
             got.append(await call.read())
-            received = got[-1].cursors.received.ToTimedelta().total_seconds()
         call.cancel()
         await self.channel.close()
-        return started.started.resume_token, got
+        return token, got
+
+
+def received(message: pb.StreamingRecognizeResponse) -> int:
+    """Bytes of audio that the server has heard."""
+    at = message.cursors.received
+    return round((at.seconds + at.nanos / 1e9) * 32_000)
 
 
 async def test_a_lost_connection_loses_no_speech_and_doubles_none(services: Stack) -> None:
     speech = pcm("mandarin_6s.wav", silence=2.5).tobytes()
     client = Dropped(services.address)
-    token, got = await client.first_half(speech + speech[: len(speech) // 4])
+    token, got = await client.first_half(speech, speech[: len(speech) // 4])
     final = next(message for message in got if message.result.is_final)
     await asyncio.sleep(0.5)
 
@@ -220,10 +230,9 @@ async def test_a_lost_connection_loses_no_speech_and_doubles_none(services: Stac
     call = again.stub.StreamingRecognize()
     # As if the first final had never arrived.
     await call.write(pb.StreamingRecognizeRequest(config=pb.StreamingConfig(resume_token=token)))
-    started = await call.read()
-    received = round((started.cursors.received.seconds + started.cursors.received.nanos / 1e9) * 32_000)
-    assert received == len(speech) + len(speech) // 4
-    await call.write(pb.StreamingRecognizeRequest(audio=(speech + speech)[received:]))
+    heard = received(await call.read())
+    assert heard == len(speech) + len(speech) // 4
+    await call.write(pb.StreamingRecognizeRequest(audio=(speech + speech)[heard:]))
     await call.done_writing()
     results = []
     while (message := await call.read()) is not grpc.aio.EOF:
