@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tandem.access import Access
 from tandem.asr.v1 import asr_pb2 as pb
@@ -183,7 +183,7 @@ async def stream_async(
     *,
     access: Access | None = None,
 ) -> AsyncIterator[LiveEvent]:
-    """Events of live audio that comes in chunks; the session ends with the chunks."""
+    """Events of live audio that comes in chunks; the session ends with them. Their errors are raised."""
     async with LiveStream(target, options, access=access) as live:
 
         async def feed() -> None:
@@ -192,13 +192,25 @@ async def stream_async(
             live.end()
 
         feeding = asyncio.create_task(feed())
+        following: asyncio.Future[LiveEvent | None] | None = None
+        events = aiter(live)
         try:
-            async for event in live:
+            while True:
+                following = following or asyncio.ensure_future(anext(events, None))
+                waiting: set[asyncio.Future[Any]] = {following} if feeding.done() else {following, feeding}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 if feeding.done():
                     feeding.result()
-                yield event
+                if following.done():
+                    event, following = following.result(), None
+                    if event is None:
+                        return
+                    yield event
         finally:
-            feeding.cancel()
+            tasks = [task for task in (feeding, following) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def stream(

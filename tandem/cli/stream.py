@@ -7,6 +7,7 @@ import contextlib
 import queue
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -57,22 +58,40 @@ def run(options: argparse.Namespace) -> int:
         _sounddevice()
     with contextlib.ExitStack() as resources:
         target = resources.enter_context(server(options))
-        chunks = microphone(resources) if options.mic else recording(options.file, realtime=options.realtime)
+        if options.mic:
+            chunks = microphone(resources)
+        elif options.realtime:
+            chunks = playing(options.file, resources)
+        else:
+            chunks = recording(options.file)
         captions = Captions(Console(highlight=False))
+        resources.callback(captions.clear)
         access = access_of(options) if options.server else None
         for event in stream(chunks, target, wanted, access=access):
             captions.show(event)
     return 0
 
 
-def recording(path: Path, *, realtime: bool) -> Iterator[bytes]:
-    """Frames of 100 ms of PCM16 at 16 kHz; with `realtime` as fast as a microphone gives them."""
+def recording(path: Path) -> Iterator[bytes]:
+    """Frames of 100 ms of PCM16 at 16 kHz."""
     pcm = recording_pcm(path.read_bytes(), str(path))
-    begin = time.monotonic()
     for first in range(0, len(pcm), FRAME):
-        if realtime:
-            time.sleep(max(0.0, begin + (first + FRAME) / RATE - time.monotonic()))
         yield pcm[first : first + FRAME].tobytes()
+
+
+def playing(path: Path, resources: contextlib.ExitStack) -> Iterator[bytes]:
+    """The same, as fast as a microphone gives them, until the end or Ctrl-C. For the main thread."""
+    stopped = threading.Event()
+    _at_interrupt(resources, stopped.set)
+    return _paced(recording(path), stopped)
+
+
+def _paced(frames: Iterator[bytes], stopped: threading.Event) -> Iterator[bytes]:
+    begin = time.monotonic()
+    for number, frame in enumerate(frames, 1):
+        if stopped.wait(max(0.0, begin + number * FRAME / RATE - time.monotonic())):
+            return
+        yield frame
 
 
 def microphone(resources: contextlib.ExitStack) -> Iterator[bytes]:
@@ -87,10 +106,21 @@ def microphone(resources: contextlib.ExitStack) -> Iterator[bytes]:
         source = sounddevice.RawInputStream(RATE, FRAME, channels=1, dtype="int16", callback=heard)
     except sounddevice.PortAudioError as error:
         raise CapabilityMissing(f"there is no usable microphone: {error}") from error
-    before = signal.signal(signal.SIGINT, lambda *_: frames.put(None))
-    resources.callback(signal.signal, signal.SIGINT, before)
+    _at_interrupt(resources, lambda: frames.put(None))
     resources.enter_context(source)
     return _until_none(frames.get)
+
+
+def _at_interrupt(resources: contextlib.ExitStack, end: Callable[[], None]) -> None:
+    """The first Ctrl-C ends the audio, so that the rest is decoded; a second one interrupts that too."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        end()
+
+    signal.signal(signal.SIGINT, handle)
+    resources.callback(signal.signal, signal.SIGINT, before)
 
 
 def _sounddevice() -> Any:
@@ -123,7 +153,7 @@ class Captions:
         if isinstance(event, Partial):
             self._rewrite(Text.assemble(event.fixed, (event.unfixed, "dim")))
         elif isinstance(event, Final):
-            self._rewrite(Text())
+            self.clear()
             self._finals[event.index] = event.sentences
             self._print(event.sentences)
         elif isinstance(event, Refined):
@@ -132,6 +162,10 @@ class Captions:
             self._finals[event.index] = event.sentences
         elif isinstance(event, Ended):
             self._end(event)
+
+    def clear(self) -> None:
+        """Takes the running sentence away."""
+        self._rewrite(Text())
 
     def _rewrite(self, text: Text) -> None:
         """The last line of the terminal; what does not fit loses its beginning."""

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from grpc_status import rpc_status
 
-from tandem import AsyncClient, Client
+from tandem import AsyncClient, Client, stream
 from tandem.asr.v1 import asr_pb2 as pb
 from tandem.asr.v1 import asr_pb2_grpc
 from tandem.errors import DeadlineExceeded, InvalidAudio, Overloaded, TandemError, Unavailable
@@ -53,7 +53,8 @@ class Server(asr_pb2_grpc.AsrServiceServicer):
     def StreamingRecognize(
         self, request_iterator: object, context: grpc.ServicerContext
     ) -> Iterator[pb.StreamingRecognizeResponse]:
-        raise NotImplementedError
+        yield pb.StreamingRecognizeResponse(started=pb.SessionStarted(resume_token="t"))
+        self.released.wait(60)
 
     def GetCapabilities(
         self, request: pb.GetCapabilitiesRequest, context: grpc.ServicerContext
@@ -159,3 +160,15 @@ def test_giving_up_in_the_middle_does_not_wait_for_the_rest(server: tuple[Server
     started = time.monotonic()
     outcomes.close()
     assert time.monotonic() - started < 2
+
+
+def test_a_microphone_that_breaks_is_an_error_though_the_server_says_nothing(
+    server: tuple[Server, str],
+) -> None:
+    def microphone() -> Iterator[bytes]:
+        yield bytes(3200)
+        raise OSError("unplugged")
+
+    with pytest.raises(OSError, match="unplugged"):
+        list(stream(microphone(), server[1]))
+    assert not server[0].released.is_set()

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import soundfile
 from rich.console import Console
 
 from tandem.cli import main
-from tandem.cli.stream import Captions, microphone, recording
+from tandem.cli.stream import Captions, microphone, playing, recording
 from tandem.live_events import Ended, EndReason, Final, LiveEvent, Partial, Refined
 from tandem.results import Segment
 
@@ -75,7 +76,29 @@ def test_speakers_of_the_whole_session_are_printed_when_they_changed() -> None:
 
 def test_a_file_comes_in_frames_of_100_ms(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(4000, dtype=np.int16), 16_000)
-    assert [len(frame) for frame in recording(tmp_path / "a.wav", realtime=False)] == [3200, 3200, 1600]
+    assert [len(frame) for frame in recording(tmp_path / "a.wav")] == [3200, 3200, 1600]
+
+
+def test_a_file_plays_until_ctrl_c_and_a_second_one_interrupts(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(30 * 16_000, dtype=np.int16), 16_000)
+    before, begun = signal.getsignal(signal.SIGINT), time.monotonic()
+    with contextlib.ExitStack() as resources:
+        frames = playing(tmp_path / "a.wav", resources)
+        assert [len(next(frames)) for _ in range(3)] == [3200] * 3
+        assert time.monotonic() - begun >= 0.3
+        os.kill(os.getpid(), signal.SIGINT)
+        assert list(frames) == []
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_breaks_off_leaves_no_running_sentence() -> None:
+    file = io.StringIO()
+    captions = Captions(Console(file=file, force_terminal=True, width=40, highlight=False))
+    captions.show(EVENTS[0])
+    captions.clear()
+    assert file.getvalue().endswith("\r\x1b[K")
 
 
 def test_a_missing_microphone_package_is_named(
