@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tandem import Client
+from tandem import Client, LiveStream, StreamOptions
 from tandem.asr.v1 import asr_pb2 as pb
-from tandem.launcher import Stack
-from tandem.live_events import Final
+from tandem.launcher import Stack, is_ready
+from tandem.live_events import Ended, Final
 from tandem.results import Transcript
 from tests.clients import contract, programs
 from tests.clients.programs import MEETING
@@ -23,8 +24,8 @@ PAGE = "https://page.example"
 
 @pytest.fixture(scope="module")
 def envoy(services: Stack) -> Iterator[str]:
-    with chart_envoy(services.address, [PAGE]) as address:
-        yield address
+    with chart_envoy(services.address, [PAGE]) as started:
+        yield started.address
 
 
 def test_recordings_and_typed_errors_pass(envoy: str, heard: Transcript, tmp_path: Path) -> None:
@@ -36,6 +37,21 @@ def test_recordings_and_typed_errors_pass(envoy: str, heard: Transcript, tmp_pat
 
 def test_live_audio_and_its_lost_connections(envoy: str, heard_live: list[Final]) -> None:
     contract.lost_connections_lose_no_word(programs.example("go", "live"), envoy, heard_live)
+
+
+async def test_a_pod_that_ends_lets_running_calls_finish(services: Stack) -> None:
+    samples = programs.speech()
+    with chart_envoy(services.address, drain_seconds=3) as ending:
+        async with LiveStream(ending.address, StreamOptions(interim=False)) as live:
+            await live.send(samples[: len(samples) // 2])
+            stopping = await asyncio.create_subprocess_exec(*ending.pre_stop)
+            await live.send(samples[len(samples) // 2 :])
+            live.end()
+            events = [event async for event in live]
+        assert await stopping.wait() == 0
+        assert isinstance(events[-1], Ended)
+        assert any(isinstance(event, Final) for event in events)
+        assert not is_ready(ending.address), "new calls go elsewhere"
 
 
 def test_a_page_calls_with_grpc_web(envoy: str) -> None:

@@ -212,6 +212,34 @@ def test_the_model_is_fetched_before_anything_starts() -> None:
     assert "HF_TOKEN" in variables(fetch)
 
 
+@pytest.mark.parametrize("name", ["models", "model-fetch"])
+def test_what_has_been_fetched_outlives_upgrades(name: str) -> None:
+    manifests = render({})
+    kind = "PersistentVolumeClaim" if name == "models" else "Job"
+    policy = find(manifests, kind, name)["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+    assert policy == {"models": "hook-failed", "model-fetch": "before-hook-creation"}[name]
+
+
+def test_batches_leave_room_where_uploads_wait() -> None:
+    gateway = find(render({}), "Deployment", "gateway")["spec"]["template"]["spec"]
+    (tmp,) = (volume["emptyDir"] for volume in gateway["volumes"] if volume["name"] == "tmp")
+    spool = int(flag(gateway["containers"][0]["args"], "batch-spool-bytes") or 0)
+    assert tmp["sizeLimit"] == "8Gi"
+    assert 0 < spool <= 4 << 30
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_what_a_port_speaks_is_told(encrypted: bool) -> None:
+    service = find(render(EVERYTHING if encrypted else {}), "Service", "gateway")
+    told = {port["name"]: port.get("appProtocol") for port in service["spec"]["ports"]}
+    spoken = (
+        ("https", "https", "kubernetes.io/wss")
+        if encrypted
+        else ("kubernetes.io/h2c", "http", "kubernetes.io/ws")
+    )
+    assert (told["grpc"], told["http"], told["realtime"]) == spoken
+
+
 def test_ingress_leads_to_ports_that_the_service_has() -> None:
     manifests = render(EVERYTHING)
     ports = {port["name"] for port in find(manifests, "Service", "gateway")["spec"]["ports"]}

@@ -122,6 +122,14 @@ def test_the_overlay_is_valid_and_complete(tmp_path: Path) -> None:
         for version in KUBERNETES:
             validate(manifest, version)
     assert {item["metadata"]["namespace"] for item in manifests} == {"speech"}
+    caches = [
+        {entry["name"]: entry["value"] for entry in part["env"] if entry["value"].startswith("/models")}
+        for item in manifests
+        if item["metadata"]["name"] in ("tandem-model-fetch", "tandem-encoder", "tandem-decoder")
+        and item["kind"] in ("Deployment", "Job")
+        for part in item["spec"]["template"]["spec"]["containers"]
+    ]
+    assert caches == [{"HF_HOME": "/models/hf", "MODELSCOPE_CACHE": "/models/ms"}] * 3
     claims = {item["metadata"]["name"] for item in manifests if item["kind"] == "PersistentVolumeClaim"}
     replicas = {}
     for item in manifests:

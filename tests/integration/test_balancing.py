@@ -63,8 +63,8 @@ def running(derived_files: None) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def front(running: Cluster) -> Iterator[str]:
     """The chart's Envoy before the gateway: what every request of these tests goes through."""
-    with envoy(running.address) as address:
-        yield address
+    with envoy(running.address) as started:
+        yield started.address
 
 
 Ids = list[tuple[int, ...]]
