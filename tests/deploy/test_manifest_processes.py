@@ -97,13 +97,17 @@ def _values() -> dict[str, Any]:
 
 
 def _start(tier: str, item: Manifest, metrics_port: int, logs: Path) -> Tier:
-    """The container's own command line; only names of the cluster and shared ports are replaced."""
+    """The container's own command line and variables; only what cannot be the same here is replaced."""
     arguments = [re.sub(r"dns:///[\w-]+:", "dns:///localhost:", argument) for argument in item["args"]]
     arguments = [re.sub(r"(?<=--metrics-port=).*", str(metrics_port), argument) for argument in arguments]
     if tier == "gateway":
         arguments.append(f"--vad-model={vad_weights()}")
     address = f"127.0.0.1:{(flag(arguments, 'listen') or '').rpartition(':')[2]}"
-    return spawn(tier, item["command"][2], arguments, address, logs)
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in item["env"]:
+            value = re.sub(r"^/(tmp|cache)$", rf"{logs}/\1", variable["value"])
+            patch.setenv(variable["name"], value)
+        return spawn(tier, item["command"][2], arguments, address, logs)
 
 
 @pytest.fixture(scope="module")
