@@ -136,6 +136,32 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Tokens", "none", (("tandem_decoder_tokens_per_second", "{{instance}}, tokens/s"),)),
         Panel("Key-value cache", "percentunit", (("tandem_decoder_kv_cache_usage", "{{instance}}"),)),
     ),
+    "Work saved": (
+        Panel(
+            "Encodings by where they came from",
+            "reqps",
+            ((rate("tandem_encoder_cache_requests_total", "outcome"), "{{outcome}}"),),
+        ),
+        Panel(
+            "Kept encodings",
+            "bytes",
+            (
+                ("tandem_encoder_cache_bytes", "{{instance}}"),
+                (rate("tandem_encoder_cache_evictions_total", "instance"), "given up/s {{instance}}"),
+            ),
+        ),
+        Panel(
+            "Draft tokens that the model agreed with",
+            "percentunit",
+            (
+                (
+                    "rate(tandem_decoder_accepted_draft_tokens_total[5m])"
+                    " / rate(tandem_decoder_draft_tokens_total[5m])",
+                    "{{instance}}",
+                ),
+            ),
+        ),
+    ),
     "GPU (NVIDIA DCGM exporter)": (
         Panel("Use", "percent", (("DCGM_FI_DEV_GPU_UTIL", "{{Hostname}} {{gpu}}"),)),
         Panel("Memory", "decmbytes", (("DCGM_FI_DEV_FB_USED", "{{Hostname}} {{gpu}}"),)),
