@@ -15,8 +15,8 @@ import pytest
 import soundfile
 from websockets.asyncio.client import ClientConnection, connect
 
-from tandem.launcher import Stack
-from tests.support.live import live_stack, paced, pcm
+from tandem.launcher import Stack, spawn, wait_ready
+from tests.support.live import free_port, paced, pcm
 from tests.support.recordings import DATA
 
 GUIDE = DATA / "guide" / "realtime_ws.py.txt"
@@ -31,13 +31,21 @@ def server(live_services: Stack) -> str:
     return _address(live_services)
 
 
-@pytest.fixture(scope="module")
-def client_mode(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    words = tmp_path_factory.mktemp("hotwords") / "words.txt"
+@pytest.fixture
+def client_mode(live_services: Stack, tmp_path: Path) -> Iterator[str]:
+    """Another gateway in front of the same encoder."""
+    words = tmp_path / "words.txt"
     words.write_text("Tandem\n\n朴素\n", encoding="utf-8")
-    flags = ["--endpoint-mode", "client", "--hotword-file", str(words), "--language", "中文"]
-    with live_stack(realtime=True, gateway_args=flags) as running:
-        yield _address(running)
+    at, port = f"unix:{tmp_path}/gateway.sock", free_port()
+    flags = ["--listen", at, "--encoder", live_services.config.addresses.encoder, "--http-port", "0"]
+    flags += ["--realtime-port", str(port), "--endpoint-mode", "client"]
+    flags += ["--hotword-file", str(words), "--language", "中文"]
+    gateway = spawn("gateway", "gateway", flags, at, tmp_path)
+    try:
+        wait_ready([gateway], 60)
+        yield f"ws://127.0.0.1:{port}"
+    finally:
+        gateway.end(grace=15)
 
 
 async def receive(socket: ClientConnection) -> dict[str, Any]:
