@@ -23,7 +23,7 @@ from gateway.audio.types import RawEncoding
 from gateway.keys import KeyRing
 from gateway.service import GatewayService
 from gateway.session.config import SessionOptions
-from gateway.session.events import Ended, EndReason, Failed
+from gateway.session.events import Ended, EndReason, Failed, Refined
 from gateway.session.live import LiveSession
 from gateway.session.registry import Held
 from gateway.text.replace import parse_replacements
@@ -191,7 +191,9 @@ class Connection:
                 if update is None:
                     return
                 message = self._results.message(update)
-                if message is not None:
+                # Speakers of the whole session change many sentences at once, and each message has them all.
+                repeated = isinstance(update.event, Refined) and session.outbox.has_more
+                if message is not None and not repeated:
                     await self._socket.send(message)
                 if isinstance(update.event, Ended | Failed):
                     await self._end(update.event)

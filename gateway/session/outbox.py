@@ -54,6 +54,11 @@ class Outbox:
             self._refined.pop(dropped.index, None)
 
     @property
+    def has_more(self) -> bool:
+        """Whether something waits to be read."""
+        return bool(self._queue)
+
+    @property
     def full(self) -> bool:
         """The reader is far behind: take no more audio."""
         return len(self._queue) >= _FULL

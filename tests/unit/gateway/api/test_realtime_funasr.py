@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,20 @@ async def test_what_the_operator_sets_holds_until_the_client_says_otherwise(tmp_
 async def test_a_hotword_file_that_is_not_there_is_no_empty_one() -> None:
     with pytest.raises(FileNotFoundError):
         realtime_defaults(parse(["--hotword-file", "/nowhere"]))
+
+
+async def test_speakers_of_the_whole_session_come_with_its_last_message() -> None:
+    async with Client() as client:
+        assert await client.tell("SPK:on") == {"event": "spk_set", "spk": True}
+        await client.tell("START")
+        client.speak(Script().say(3).pause(2.5).say(3).pause(2.5).say(3).pause(2.5).say(3).pause(2.5))
+        client.say("STOP")
+        *results, _stopped = await client.until("event", "stopped")
+    told = [[sentence["spk"] for sentence in result["sentences"]] for result in results]
+    assert [spk for before, spk in pairwise([[], *told]) if spk != before] == [
+        [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 0, 1],
+    ]  # fmt: skip
+    assert results[-1]["is_final"]
 
 
 async def test_stop_has_a_final_only_of_what_was_not_committed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -39,6 +40,28 @@ async def test_a_stream_that_is_refused_holds_no_session(config: pb.StreamingCon
     )
     with pytest.raises(InvalidRequest):
         await anext(responses)
+    assert len(server.sessions) == 0
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [(61.0, pb.SessionEnded.REASON_IDLE), (3601.0, pb.SessionEnded.REASON_MAX_DURATION)],
+)
+async def test_the_last_message_says_why_the_server_ends_a_session(
+    after: float, reason: pb.SessionEnded.Reason.ValueType
+) -> None:
+    server = InstantService()
+
+    async def requests() -> AsyncIterator[pb.StreamingRecognizeRequest]:
+        yield pb.StreamingRecognizeRequest(config=pb.StreamingConfig())
+        await asyncio.Event().wait()
+
+    responses = streaming_recognize(server.sessions, requests(), Open())
+    await anext(responses)
+    server.clock.now = after
+    server.sessions.tick()
+    (ended,) = [response async for response in responses]
+    assert ended.ended.reason == reason
     assert len(server.sessions) == 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from gateway.pipeline import Recognizer
@@ -9,6 +11,8 @@ from gateway.service import GatewayService, ServiceLimits
 from gateway.session.config import SessionLimits
 from gateway.session.jobs import Abilities, CtcHeard, Decoded, DecodeJob
 from gateway.session.registry import RegistryConfig, SessionRegistry
+from gateway.session.ring import Pcm
+from gateway.speakers.types import Turn
 from tandem.errors import TandemError
 from tandem.results import RecognizeOptions
 from tests.unit.gateway.session.simulation import ScriptEars, ScriptedEncoder
@@ -49,6 +53,25 @@ class InstantBackend:
         return answer
 
 
+class Voices:
+    """A tracker that is slow to embed and changes its mind at the end."""
+
+    def __init__(self, delay: float) -> None:
+        self._delay = delay
+        self._finals: list[tuple[float, float]] = []
+
+    async def embed(self, samples: Pcm) -> object:
+        await asyncio.sleep(self._delay)
+        return len(samples)
+
+    def assign(self, index: int, start: float, end: float, voice: object) -> Sequence[Turn]:
+        self._finals.append((start, end))
+        return [Turn(index, start, end)]
+
+    async def finish(self) -> Mapping[int, Sequence[Turn]]:
+        return {index: [Turn(index % 2, *times)] for index, times in enumerate(self._finals)}
+
+
 class Clock:
     now = 0.0
 
@@ -62,5 +85,7 @@ class InstantService:
     def __init__(self) -> None:
         self.clock, self.backend = Clock(), InstantBackend()
         config = RegistryConfig(SessionLimits(idle=60, max_duration=3600))
-        self.sessions = SessionRegistry(self.backend, ScriptEars, config, clock=self.clock)
+        self.sessions = SessionRegistry(
+            self.backend, ScriptEars, config, lambda options: Voices(0.0), self.clock
+        )
         self.service = GatewayService(ServiceLimits(1, 1.0), cast(Recognizer, object()), self.sessions)

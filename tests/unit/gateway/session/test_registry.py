@@ -11,32 +11,12 @@ import pytest
 from gateway.session.config import SessionLimits, SessionOptions
 from gateway.session.events import Ended, Event, Final, Refined
 from gateway.session.registry import RegistryConfig, SessionRegistry
-from gateway.session.ring import Pcm
 from gateway.session.speakers import SpeakerTracker
 from gateway.speakers.types import Turn
 from tandem.errors import CapabilityMissing, InvalidRequest, Overloaded
 from tandem.results import RecognizeOptions
-from tests.unit.gateway.session.instant import Clock, InstantBackend
+from tests.unit.gateway.session.instant import Clock, InstantBackend, Voices
 from tests.unit.gateway.session.simulation import Script, ScriptEars, seconds
-
-
-class Voices:
-    """A tracker that is slow to embed and changes its mind at the end."""
-
-    def __init__(self, delay: float) -> None:
-        self._delay = delay
-        self._finals: list[tuple[float, float]] = []
-
-    async def embed(self, samples: Pcm) -> object:
-        await asyncio.sleep(self._delay)
-        return len(samples)
-
-    def assign(self, index: int, start: float, end: float, voice: object) -> Sequence[Turn]:
-        self._finals.append((start, end))
-        return [Turn(index, start, end)]
-
-    async def finish(self) -> Mapping[int, Sequence[Turn]]:
-        return {index: [Turn(index % 2, *times)] for index, times in enumerate(self._finals)}
 
 
 class Duet(Voices):
