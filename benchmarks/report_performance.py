@@ -241,7 +241,7 @@ def _on_curve(files: Files, curve: str) -> list[Row]:
 
 
 def _live_rows(files: Files) -> list[Row]:
-    return [row for file in files for row in file.rows if "sessions_with_other_finals" in row.detail]
+    return [row for file in files for row in file.rows if "sessions_with_wrong_finals" in row.detail]
 
 
 def _seconds(row: Row, name: str) -> str:

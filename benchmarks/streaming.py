@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
@@ -28,6 +29,12 @@ import numpy as np
 
 from benchmarks import metrics, processor
 from gateway.audio.decode import decode
+from gateway.config import DEFAULT_VAD
+from gateway.session.config import SessionOptions
+from gateway.session.ears import VadEars
+from gateway.session.endpoints import Endpoints
+from gateway.vad.detector import Boundary
+from gateway.vad.fsmn import FsmnVad
 from tandem.cli.models import resolve
 from tandem.launcher import private_stack
 from tandem.live_events import Ended, Final, LiveEvent, Partial, SpeechBegan, SpeechEnded
@@ -43,12 +50,17 @@ _PATIENCE = 2.0
 # What the detector keeps after the last speech frame, and hears before the first one.
 _TAIL, _LOOK_BACK = 0.11, 0.25
 _STAGGER = 2.0
+_LONGEST = 60.0
+"""Seconds of a segment at most, as an encoder of a published model says by default."""
 _METRICS_PORT = 18953
 
 
 @dataclass(slots=True)
 class Measured:
-    """Seconds of each kind, text and number of finals, of one or many streams."""
+    """Seconds of each kind, text and number of finals, of one or many streams.
+
+    wrong: streams whose finals do not end where the detector alone, on the same audio, ends speech.
+    """
 
     first_partial: list[float] = field(default_factory=list)
     final_after_endpoint: list[float] = field(default_factory=list)
@@ -59,6 +71,7 @@ class Measured:
     """Texts of partials, each with that of its final."""
     finals: list[int] = field(default_factory=list)
     failed: int = 0
+    wrong: int = 0
     processor: float = 0.0
 
     def add(self, other: Measured) -> None:
@@ -67,6 +80,7 @@ class Measured:
             if isinstance(values, list):
                 values.extend(getattr(other, each.name))
         self.failed += other.failed
+        self.wrong += other.wrong
         self.processor += other.processor
 
 
@@ -107,6 +121,7 @@ class Client:
     endpoints: dict[int, float] = field(default_factory=dict)
     partials: list[str] = field(default_factory=list)
     finals: list[str] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
 
     async def run(self, target: str, options: StreamOptions, delay: float) -> Measured:
         await asyncio.sleep(delay)
@@ -120,6 +135,10 @@ class Client:
         self.measured.texts.append(" ".join(text for text in self.finals if text))
         self.measured.finals.append(len(self.finals))
         return self.measured
+
+    def check(self) -> None:
+        """Count the stream as wrong when a final was lost, invented or moved."""
+        self.measured.wrong = int(self.ends != ends_of_speech(self.audio))
 
     async def _send(self, live: LiveStream) -> None:
         loop = asyncio.get_running_loop()
@@ -142,6 +161,7 @@ class Client:
             self.endpoints[event.index] = received
         elif isinstance(event, Final):
             self.finals.append(event.segment.text)
+            self.ends.append(round(event.segment.end * RATE))
             self.measured.partials += [(text, event.segment.text) for text in self.partials]
             self.partials.clear()
             if event.segment.end < len(self.audio) / RATE - TRAILING_SILENCE / 2:
@@ -156,20 +176,37 @@ async def _streams(load: Load, process: int) -> Measured:
     before = processor.seconds([os.getpid()])
     limit = _STAGGER + _PATIENCE * len(audio) / RATE
 
-    async def run(number: int) -> Measured:
-        samples = audio ^ _noise(number, len(audio)) if load.distinct else audio
+    async def run(number: int) -> Client:
+        client = Client(audio ^ _noise(number, len(audio)) if load.distinct else audio)
         target, delay = load.targets[number % len(load.targets)], _STAGGER * number / load.streams
-        return await asyncio.wait_for(Client(samples).run(target, load.options, delay), limit)
+        await asyncio.wait_for(client.run(target, load.options, delay), limit)
+        return client
 
     runs = [run(number) for number in load.share(process)]
-    for result in await asyncio.gather(*runs, return_exceptions=True):
-        if isinstance(result, Measured):
-            together.add(result)
+    results = await asyncio.gather(*runs, return_exceptions=True)
+    together.processor = processor.seconds([os.getpid()]) - before
+    for result in results:
+        if isinstance(result, Client):
+            result.check()
+            together.add(result.measured)
         else:
             print(f"a stream failed: {result!r}", file=sys.stderr)
             together.failed += 1
-    together.processor = processor.seconds([os.getpid()]) - before
     return together
+
+
+def ends_of_speech(audio: Pcm) -> list[int]:
+    """Samples at which a session with default options ends speech, by the detector alone."""
+    ears, endpoints = VadEars(_detector()), Endpoints(SessionOptions(), _LONGEST)
+    steps = [ears.push(audio[first : first + FRAME]) for first in range(0, len(audio), FRAME)]
+    found = [event for step in steps for event in endpoints.push(step)]
+    found += endpoints.push(ears.finish(), last=True)
+    return [event.at for event in found if event is not None and event.boundary is Boundary.END]
+
+
+@functools.cache
+def _detector() -> FsmnVad:
+    return FsmnVad(DEFAULT_VAD)
 
 
 def _noise(seed: int, length: int) -> Pcm:
@@ -242,6 +279,7 @@ def summary(streams: int, got: Measured, reference: str, alone: str) -> dict[str
     return {
         "streams": streams,
         "failed": got.failed,
+        "wrong_finals": got.wrong,
         **latencies(got),
         "partials_per_stream": round(len(got.lag) / max(1, len(got.texts)), 1),
         "partial_wer": partial_errors(got.partials),
