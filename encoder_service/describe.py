@@ -43,6 +43,7 @@ def describe(engine: EncoderEngine, flags: EncoderConfig) -> pb.GetModelInfoResp
         speaker_embed_size=engine.speakers.size if engine.speakers is not None else 0,
         aligns_targets=ctc is not None and flags.max_kept_seconds > 0,
         reports_encoded=True,
+        takes_whole_audio=True,
     )
 
 

@@ -99,6 +99,19 @@ async def read_samples(
     return buffer.samples(), False
 
 
+async def read_segment(
+    config: pb.TranscribeConfig, stream: AsyncIterator[pb.TranscribeRequest], max_samples: int
+) -> tuple[Samples, bool]:
+    """As read_samples, for a config that may hold the audio itself."""
+    if not config.HasField("whole_audio"):
+        return await read_samples(config.audio, stream, max_samples)
+    if config.ctc == pb.CTC_MODE_DENSE:
+        raise InvalidRequest.of("config.ctc", "must not be dense with whole_audio")
+    buffer = SampleBuffer(config.audio, max_samples)
+    buffer.add(config.whole_audio)
+    return buffer.samples(), config.targets_follow
+
+
 async def read_targets(stream: AsyncIterator[pb.TranscribeRequest], vocab_size: int) -> list[int]:
     """The targets that the caller wants; none when it half-closes or says nothing for a while."""
     with contextlib.suppress(TimeoutError):

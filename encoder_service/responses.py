@@ -93,6 +93,13 @@ def ctc_responses(audio: EncodedAudio) -> Iterator[pb.TranscribeResponse]:
         yield pb.TranscribeResponse(speakers=speaker_message(audio.speakers))
 
 
+def ctc_answer(audio: EncodedAudio) -> pb.TranscribeAnswer:
+    """The same in one message, but for the header and dense posteriors."""
+    compact = compact_message(audio.compact) if audio.compact is not None else None
+    speakers = speaker_message(audio.speakers) if audio.speakers is not None else None
+    return pb.TranscribeAnswer(compact_ctc=compact, speakers=speakers)
+
+
 def target_responses(log_probs: FloatArray) -> Iterator[pb.TranscribeResponse]:
     """Log-probabilities float32 [T, n + 1] of targets and blank."""
     yield from (pb.TranscribeResponse(chunk=chunk) for chunk in chunks(TARGETS, WireTensor.of(log_probs)))

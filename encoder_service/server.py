@@ -10,7 +10,7 @@ from encoder_service import responses
 from encoder_service.live_stream import LiveMemory, LiveStream
 from encoder_service.loaded import LoadedEncoder
 from encoder_service.messages import EncodedAudio, EncodeItem
-from encoder_service.requests import ctc_output, first, read_samples, read_targets
+from encoder_service.requests import ctc_output, first, read_samples, read_segment, read_targets
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
 from tandem.errors import CapabilityMissing, InvalidRequest, Unavailable
@@ -57,7 +57,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         if loaded.decoder is None and not config.ctc_only:
             raise CapabilityMissing("this encoder was started without a decoder")
         self._admit(config.audio)
-        samples, stays_open = await read_samples(config.audio, stream, self._max_samples())
+        samples, stays_open = await read_segment(config, stream, self._max_samples())
         if stays_open and config.ctc != pb.CTC_MODE_COMPACT:
             raise InvalidRequest.of("config.ctc", "must be compact when targets are to follow")
         with loaded.keep.keeping(len(samples) / loaded.engine.sample_rate if stays_open else 0.0) as keep:
@@ -70,16 +70,16 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
                 urgent=config.urgent,
             )
             encoded = await loaded.encodings.encode(item)
-            for response in responses.ctc_responses(encoded.audio):
-                yield response
             timing = pb.TranscribeTiming(encode=responses.timing(encoded))
-            if not config.ctc_only:
-                async for response in _decode(loaded, config, encoded.audio, timing, context):
-                    yield response
+            at_once = config.HasField("whole_audio")
+            answer = _answer_at_once if at_once else _answer_in_parts
+            async for response in answer(loaded, config, encoded.audio, timing, context):
+                yield response
             if stays_open:
                 async for response in _answer_targets(loaded, encoded.audio, stream):
                     yield response
-            yield pb.TranscribeResponse(timing=timing)
+            if not at_once:
+                yield pb.TranscribeResponse(timing=timing)
 
     @handlers.streaming
     async def TranscribeLive(
@@ -133,16 +133,36 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         return int(engine.config.max_segment_seconds * engine.sample_rate)
 
 
-async def _decode(
+async def _answer_in_parts(
     loaded: LoadedEncoder,
     config: pb.TranscribeConfig,
     audio: EncodedAudio,
     timing: pb.TranscribeTiming,
     context: handlers.Context,
 ) -> AsyncIterator[pb.TranscribeResponse]:
-    """The tokens of one encoded segment; adds the decoder's part to its timing."""
-    async for tokens in loaded.decode(config, audio, timing, context.time_remaining()):
-        yield pb.TranscribeResponse(tokens=tokens)
+    """What one encoded segment is known by, each part as soon as it is; adds the decoder's to its timing."""
+    for response in responses.ctc_responses(audio):
+        yield response
+    if not config.ctc_only:
+        async for tokens in loaded.decode(config, audio, timing, context.time_remaining()):
+            yield pb.TranscribeResponse(tokens=tokens)
+
+
+async def _answer_at_once(
+    loaded: LoadedEncoder,
+    config: pb.TranscribeConfig,
+    audio: EncodedAudio,
+    timing: pb.TranscribeTiming,
+    context: handlers.Context,
+) -> AsyncIterator[pb.TranscribeResponse]:
+    """The same in two messages: that it is encoded, and the rest."""
+    yield pb.TranscribeResponse(header=responses.header(audio))
+    answer = responses.ctc_answer(audio)
+    if not config.ctc_only:
+        async for tokens in loaded.decode(config, audio, timing, context.time_remaining()):
+            answer.tokens.MergeFrom(tokens)
+    answer.timing.CopyFrom(timing)
+    yield pb.TranscribeResponse(answer=answer)
 
 
 async def _answer_targets(

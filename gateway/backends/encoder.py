@@ -12,7 +12,8 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.audio.types import SAMPLE_RATE, Samples
-from gateway.backends.live import Features, LiveLink, OnlyPlace, Place
+from gateway.backends.features import Features
+from gateway.backends.live import LiveLink, OnlyPlace, Place
 from gateway.backends.segment_call import SegmentCall, SegmentRequest, SegmentResult
 from gateway.backends.wire import audio_config, audio_messages, voices_of
 from gateway.speakers.types import SegmentEmbeddings
@@ -107,7 +108,7 @@ class EncoderBackend:
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         self.capacity = load.max_queued_audio_seconds
-        self._features = Features(info.aligns_targets, info.reports_encoded)
+        self._features = Features.of(info)
         return ModelInfo(
             model=info.model,
             model_hash=info.model_hash,
@@ -160,8 +161,7 @@ class EncoderBackend:
 
         `on_encoded` is called when only the decoder has work left; not when the call fails before.
         """
-        targets = ctc and self._features.aligns_targets
-        exchange = SegmentCall(request, ctc=ctc, targets=targets, on_encoded=on_encoded)
+        exchange = SegmentCall(request, self._features, on_encoded, ctc=ctc)
         async with streaming_call(self._stub.Transcribe, exchange.requests()) as call:
             return await exchange.result(call)
 

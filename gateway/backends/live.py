@@ -14,6 +14,7 @@ import grpc.aio
 from google.rpc import status_pb2
 
 from gateway.audio.types import SAMPLE_RATE, Samples
+from gateway.backends.features import Features
 from gateway.backends.segment_call import (
     SegmentRequest,
     SegmentResult,
@@ -52,14 +53,6 @@ class Part:
     audio: Audio
     start: int
     end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """What an encoder can do beyond what all can."""
-
-    aligns_targets: bool = False
-    reports_encoded: bool = False
 
 
 class LineEnd(Enum):

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.audio.types import SAMPLE_RATE, Samples
-from gateway.backends.wire import audio_config, audio_messages, posteriors_of, voices_of
+from gateway.backends.features import Features
+from gateway.backends.wire import audio_bytes, audio_config, audio_messages, posteriors_of, voices_of
 from gateway.speakers.types import SegmentEmbeddings
 from gateway.text.posteriors import CtcPosteriors, TokenLogProbs
 from gateway.text.prompt import Prompt
@@ -88,71 +89,100 @@ def token_log_probs(
 
 
 class SegmentCall:
-    """The two directions of one call; `targets` says that the encoder answers targets."""
+    """The two directions of one call. `on_encoded` is called when only the decoder has work left."""
 
     def __init__(
-        self, request: SegmentRequest, *, ctc: bool, targets: bool, on_encoded: Callable[[], None]
+        self, request: SegmentRequest, features: Features, on_encoded: Callable[[], None], *, ctc: bool
     ) -> None:
         self._request, self._ctc, self._on_encoded = request, ctc, on_encoded
-        self._name_targets = request.name_targets if targets else None
+        self._whole = features.takes_whole_audio
+        self._name_targets = request.name_targets if ctc and features.aligns_targets else None
         self._named: asyncio.Future[NDArray[np.int64]] = asyncio.get_running_loop().create_future()
         self._chunks = TensorAssembler(_MAX_TARGET_BYTES)
+        self._tokens: list[int] = []
+        self._num_embeds = 0
+        self._posteriors: CtcPosteriors | None = None
+        self._voices: SegmentEmbeddings | None = None
 
     async def requests(self) -> AsyncIterator[pb.TranscribeRequest]:
         """What is sent."""
         request = self._request
         config = transcribe_config(request, ctc=self._ctc)
         config.audio.CopyFrom(audio_config(request.samples))
+        if self._whole:
+            config.whole_audio = audio_bytes(request.samples)
+            config.targets_follow = self._name_targets is not None
         yield pb.TranscribeRequest(config=config)
-        for message in audio_messages(request.samples):
-            yield message
+        if not self._whole:
+            for message in audio_messages(request.samples):
+                yield message
+            if self._name_targets is not None:
+                yield pb.TranscribeRequest(audio_end=pb.AudioEnd())
         if self._name_targets is not None:
-            yield pb.TranscribeRequest(audio_end=pb.AudioEnd())
             named = await self._named
             if len(named):
                 yield pb.TranscribeRequest(targets=pb.AlignTargets(token_ids=named.tolist()))
 
     async def result(self, responses: AsyncIterable[pb.TranscribeResponse]) -> SegmentResult:
-        """What came back. Raises Unavailable when the stream ends without its last message."""
-        tokens: list[int] = []
-        num_embeds, posteriors, voices = 0, None, None
+        """What came back. Raises Unavailable when the stream ends without its timing."""
+        timing: pb.TranscribeTiming | None = None
         async for response in responses:
             kind = response.WhichOneof("payload")
             if kind == "header":
-                num_embeds = response.header.num_embeds
+                self._num_embeds = response.header.num_embeds
                 self._on_encoded()
             elif kind == "compact_ctc":
-                posteriors = posteriors_of(response.compact_ctc)
+                self._posteriors = posteriors_of(response.compact_ctc)
             elif kind == "speakers":
-                voices = voices_of(response.speakers, len(self._request.samples) / SAMPLE_RATE)
+                self._hear(response.speakers)
             elif kind == "tokens":
-                tokens.extend(response.tokens.token_ids)
-                if response.tokens.HasField("result"):
-                    await self._name(tuple(tokens), posteriors)
+                await self._read(response.tokens)
             elif kind == "chunk":
                 self._chunks.add(response.chunk)
             elif kind == "timing":
                 timing = response.timing
-                return SegmentResult(
-                    token_ids=tuple(tokens),
-                    num_embeds=num_embeds,
-                    posteriors=posteriors,
-                    encode_queue=seconds(timing.encode.queue),
-                    encode=seconds(timing.encode.frontend) + seconds(timing.encode.compute),
-                    decode=seconds(timing.decoder_round_trip),
-                    voices=voices,
-                    speakers=seconds(timing.encode.speakers),
-                    targets=self._targets(posteriors),
-                )
-        raise Unavailable("the encoder ended the call without a result")
+            elif kind == "answer":
+                timing = await self._read_all(response.answer)
+        if timing is None:
+            raise Unavailable("the encoder ended the call without a result")
+        return self._finished(timing)
 
-    async def _name(self, tokens: TokenIds, posteriors: CtcPosteriors | None) -> None:
+    async def _read_all(self, answer: pb.TranscribeAnswer) -> pb.TranscribeTiming:
+        if answer.HasField("compact_ctc"):
+            self._posteriors = posteriors_of(answer.compact_ctc)
+        if answer.HasField("speakers"):
+            self._hear(answer.speakers)
+        await self._read(answer.tokens)
+        return answer.timing
+
+    def _hear(self, speakers: pb.SpeakerEmbeddings) -> None:
+        self._voices = voices_of(speakers, len(self._request.samples) / SAMPLE_RATE)
+
+    async def _read(self, tokens: decoder_pb2.GenerateResponse) -> None:
+        """Adds tokens; after the last the targets are named."""
+        self._tokens.extend(tokens.token_ids)
+        if not tokens.HasField("result"):
+            return
         named = np.empty(0, dtype=np.int64)
-        if self._name_targets is not None and posteriors is not None:
-            named = await self._name_targets(tokens, posteriors)
+        if self._name_targets is not None and self._posteriors is not None:
+            named = await self._name_targets(tuple(self._tokens), self._posteriors)
         self._named.set_result(named)
 
-    def _targets(self, posteriors: CtcPosteriors | None) -> TokenLogProbs | None:
-        if posteriors is None or _TARGETS not in self._chunks.names():
+    def _finished(self, timing: pb.TranscribeTiming) -> SegmentResult:
+        return SegmentResult(
+            token_ids=tuple(self._tokens),
+            num_embeds=self._num_embeds,
+            posteriors=self._posteriors,
+            encode_queue=seconds(timing.encode.queue),
+            encode=seconds(timing.encode.frontend) + seconds(timing.encode.compute),
+            decode=seconds(timing.decoder_round_trip),
+            voices=self._voices,
+            speakers=seconds(timing.encode.speakers),
+            targets=self._targets(),
+        )
+
+    def _targets(self) -> TokenLogProbs | None:
+        if self._posteriors is None or _TARGETS not in self._chunks.names():
             return None
-        return token_log_probs(self._named.result(), self._chunks.take(_TARGETS).float32(), posteriors)
+        columns = self._chunks.take(_TARGETS).float32()
+        return token_log_probs(self._named.result(), columns, self._posteriors)

@@ -23,9 +23,14 @@ def audio_config(samples: Samples) -> pb.AudioConfig:
     return pb.AudioConfig(format=kind, num_samples=len(samples))
 
 
+def audio_bytes(samples: Samples) -> bytes:
+    """Samples [n] as they travel: little-endian."""
+    return samples.astype(samples.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
 def audio_messages(samples: Samples) -> Iterator[pb.TranscribeRequest]:
-    little = samples.dtype.newbyteorder("<")
-    data = np.ascontiguousarray(samples, little).view(np.uint8).data
+    """The samples in messages of at most CHUNK_BYTES."""
+    data = memoryview(audio_bytes(samples))
     for offset in range(0, len(data), CHUNK_BYTES):
         yield pb.TranscribeRequest(audio=bytes(data[offset : offset + CHUNK_BYTES]))
 

@@ -140,6 +140,46 @@ def asking(*targets: int, ctc: pb.CtcMode.ValueType = pb.CTC_MODE_COMPACT) -> It
         yield pb.TranscribeRequest(targets=pb.AlignTargets(token_ids=targets))
 
 
+def at_once(audio: bytes, **fields: object) -> Iterator[pb.TranscribeRequest]:
+    """A CTC-only call in one message."""
+    config = pb.TranscribeConfig(
+        audio=pb.AudioConfig(format=pb.SAMPLE_FORMAT_S16LE), ctc_only=True, whole_audio=audio
+    )
+    config.MergeFrom(pb.TranscribeConfig(**fields))  # type: ignore[arg-type]
+    yield pb.TranscribeRequest(config=config)
+
+
+def test_a_segment_in_one_message_gets_the_answer_of_one_in_parts(stub: Stub) -> None:
+    parts = list(stub.Transcribe(asking(400, 7), timeout=30))
+    request = at_once(pcm("english_9s.wav"), ctc=pb.CTC_MODE_COMPACT, targets_follow=True)
+    targets = pb.TranscribeRequest(targets=pb.AlignTargets(token_ids=[400, 7]))
+    header, answer, chunk = stub.Transcribe(iter([*request, targets]), timeout=30)
+    assert header == parts[0]
+    assert answer.answer.compact_ctc == parts[1].compact_ctc
+    assert answer.answer.HasField("timing") and not answer.answer.HasField("tokens")
+    assert chunk == parts[2]
+
+
+@pytest.mark.parametrize(
+    ("requests", "error", "field"),
+    [
+        (lambda: at_once(b"x"), InvalidRequest, "audio"),
+        (lambda: at_once(pcm(), ctc=pb.CTC_MODE_DENSE), InvalidRequest, "config.ctc"),
+        (lambda: at_once(pcm(), targets_follow=True), InvalidRequest, "config.ctc"),
+        (lambda: at_once(bytes(31 * 32000)), LimitExceeded, None),
+        (lambda: at_once(b""), InvalidAudio, None),
+    ],
+)
+def test_a_bad_segment_in_one_message_is_refused(
+    stub: Stub, requests: object, error: type[TandemError], field: str | None
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.Transcribe(requests(), timeout=20))  # type: ignore[operator]
+    failed = from_rpc_error(caught.value)
+    assert type(failed) is error
+    assert [violation.field for violation in failed.violations] == ([field] if field else [])
+
+
 def test_targets_get_their_exact_log_probabilities(stub: Stub) -> None:
     want = np.load(NANO / "expected.npz")["1.ctc_log_probs"]
     assert stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=10).aligns_targets
