@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -38,7 +37,9 @@ class _Draft:
 class SegmentWriter:
     """Writes the segment of one span, in two steps, so that the encoder can be asked for what is unsure.
 
-    `previous_text` is the confirmed text that the answer continues.
+    Both are done at once, on the event loop: they take a millisecond for ten seconds of speech and hold the
+    interpreter, so a thread of their own would only add waiting for it. `previous_text` is the confirmed text
+    that the answer continues.
     """
 
     def __init__(
@@ -50,16 +51,13 @@ class SegmentWriter:
         self.seconds = 0.0
         """Spent writing."""
 
-    async def name_targets(self, token_ids: TokenIds, posteriors: CtcPosteriors) -> NDArray[np.int64]:
+    def name_targets(self, token_ids: TokenIds, posteriors: CtcPosteriors) -> NDArray[np.int64]:
         """The tokens whose exact log probabilities the word times depend on; none where they are sure."""
-        draft = await asyncio.to_thread(self._drafted, token_ids, posteriors)
+        draft = self._drafted(token_ids, posteriors)
         return draft.aligned.unsure if draft.aligned is not None else np.empty(0, dtype=np.int64)
 
-    async def write(self, request: SegmentRequest, result: SegmentResult) -> Segment:
+    def write(self, request: SegmentRequest, result: SegmentResult) -> Segment:
         """The segment, with times from the start of the recording."""
-        return await asyncio.to_thread(self._written, request, result)
-
-    def _written(self, request: SegmentRequest, result: SegmentResult) -> Segment:
         draft, span = self._drafted(result.token_ids, result.posteriors), self._span
         details, began = self._options.details, time.perf_counter()
         segment = Segment(

@@ -210,7 +210,7 @@ class Recognizer:
             plain = replace(request, prompt=self._prompt(replace(options, hotwords=()), previous_text))
             result = await send(plain)
             request = plain
-        return Transcribed(await writer.write(request, result), result, writer.seconds)
+        return Transcribed(writer.write(request, result), result, writer.seconds)
 
     def _timestamp_source(self, options: RecognizeOptions) -> TimestampSource:
         aligned = options.word_times and self.model.aligner is not None

@@ -151,7 +151,7 @@ class LiveLink:
             result = live_result(await self._answer(number))
             if name_targets is None or result.posteriors is None:
                 return result
-            named = await name_targets(result.token_ids, result.posteriors)
+            named = name_targets(result.token_ids, result.posteriors)
             self._expect(number)
             targets = pb.LiveTargets(id=number, token_ids=named.tolist())
             self._requests.put_nowait(pb.TranscribeLiveRequest(targets=targets))

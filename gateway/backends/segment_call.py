@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ _TARGETS = "target_log_probs"
 _MAX_TARGET_BYTES = 256 * 2**20
 
 TokenIds = tuple[int, ...]
-NameTargets = Callable[[TokenIds, CtcPosteriors], Awaitable[NDArray[np.int64]]]
+NameTargets = Callable[[TokenIds, CtcPosteriors], NDArray[np.int64]]
 """The CTC tokens, distinct and ascending, whose exact log probabilities an answer calls for; often none."""
 
 
@@ -136,36 +136,36 @@ class SegmentCall:
             elif kind == "speakers":
                 self._hear(response.speakers)
             elif kind == "tokens":
-                await self._read(response.tokens)
+                self._read(response.tokens)
             elif kind == "chunk":
                 self._chunks.add(response.chunk)
             elif kind == "timing":
                 timing = response.timing
             elif kind == "answer":
-                timing = await self._read_all(response.answer)
+                timing = self._read_all(response.answer)
         if timing is None:
             raise Unavailable("the encoder ended the call without a result")
         return self._finished(timing)
 
-    async def _read_all(self, answer: pb.TranscribeAnswer) -> pb.TranscribeTiming:
+    def _read_all(self, answer: pb.TranscribeAnswer) -> pb.TranscribeTiming:
         if answer.HasField("compact_ctc"):
             self._posteriors = posteriors_of(answer.compact_ctc)
         if answer.HasField("speakers"):
             self._hear(answer.speakers)
-        await self._read(answer.tokens)
+        self._read(answer.tokens)
         return answer.timing
 
     def _hear(self, speakers: pb.SpeakerEmbeddings) -> None:
         self._voices = voices_of(speakers, len(self._request.samples) / SAMPLE_RATE)
 
-    async def _read(self, tokens: decoder_pb2.GenerateResponse) -> None:
+    def _read(self, tokens: decoder_pb2.GenerateResponse) -> None:
         """Adds tokens; after the last the targets are named."""
         self._tokens.extend(tokens.token_ids)
         if not tokens.HasField("result"):
             return
         named = np.empty(0, dtype=np.int64)
         if self._name_targets is not None and self._posteriors is not None:
-            named = await self._name_targets(tuple(self._tokens), self._posteriors)
+            named = self._name_targets(tuple(self._tokens), self._posteriors)
         self._named.set_result(named)
 
     def _finished(self, timing: pb.TranscribeTiming) -> SegmentResult:

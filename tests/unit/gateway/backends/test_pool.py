@@ -144,7 +144,7 @@ async def test_the_encoder_that_other_gateways_keep_busy_is_left_alone() -> None
 
 
 async def test_an_encoder_that_answers_no_targets_is_asked_for_none() -> None:
-    async def name(token_ids: tuple[int, ...], posteriors: CtcPosteriors) -> NDArray[np.int64]:
+    def name(token_ids: tuple[int, ...], posteriors: CtcPosteriors) -> NDArray[np.int64]:
         raise AssertionError("the encoder would have waited for the end of the stream")
 
     samples = np.zeros(16_000, np.float32)
