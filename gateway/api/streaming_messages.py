@@ -46,11 +46,11 @@ def session_options(config: pb.StreamingConfig, partials: PartialPolicy) -> Sess
         policy = replace(policy, enabled=False)
     if config.interim.HasField("rollback_chars"):
         policy = replace(policy, rollback_chars=config.interim.rollback_chars)
-    return SessionOptions(
-        recognize=config_to_options(config.recognition),
-        client_endpoint=config.recognition.endpoint.client_endpoint,
-        partials=policy,
-    )
+    recognize = config_to_options(config.recognition)
+    if recognize.separate_channels:
+        raise InvalidRequest.of("config.separate_channels", "live audio has one channel")
+    client_endpoint = config.recognition.endpoint.client_endpoint or not recognize.vad
+    return SessionOptions(recognize, client_endpoint=client_endpoint, partials=policy)
 
 
 def decoder_for(config: pb.StreamingConfig) -> LiveDecoder:

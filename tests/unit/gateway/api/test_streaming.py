@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.api.streaming import streaming_recognize
+from gateway.api.streaming_messages import session_options
+from gateway.session.config import PartialPolicy
 from tandem.asr.v1 import asr_pb2 as pb
 from tandem.errors import InvalidRequest
 from tests.unit.gateway.session.instant import InstantService
@@ -31,6 +33,7 @@ async def stream(*messages: pb.StreamingRecognizeRequest) -> AsyncIterator[pb.St
         pb.StreamingConfig(sample_rate_hertz=5),
         pb.StreamingConfig(encoding=99),  # type: ignore[arg-type]
         pb.StreamingConfig(resume_token="unknown"),
+        pb.StreamingConfig(recognition=pb.RecognitionConfig(separate_channels=True)),
     ],
 )
 async def test_a_stream_that_is_refused_holds_no_session(config: pb.StreamingConfig) -> None:
@@ -41,6 +44,12 @@ async def test_a_stream_that_is_refused_holds_no_session(config: pb.StreamingCon
     with pytest.raises(InvalidRequest):
         await anext(responses)
     assert len(server.sessions) == 0
+
+
+def test_without_vad_the_client_ends_utterances() -> None:
+    for vad in (True, False):
+        config = pb.StreamingConfig(recognition=pb.RecognitionConfig(vad=vad))
+        assert session_options(config, PartialPolicy()).client_endpoint == (not vad)
 
 
 @pytest.mark.parametrize(
