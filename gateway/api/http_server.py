@@ -51,6 +51,8 @@ class HttpServer:
             lifespan="off",
             server_header=False,
             ws_max_size=config.max_message_bytes,
+            # A busy client answers late; a dead one is found by the limits of its session.
+            ws_ping_timeout=None,
             # Audio does not compress, and a message must not grow when it is unpacked.
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=max(1, round(config.drain_seconds)),

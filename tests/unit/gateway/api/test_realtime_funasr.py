@@ -14,6 +14,7 @@ import pytest
 from gateway.api.realtime_defaults import RealtimeDefaults, realtime_defaults
 from gateway.api.realtime_funasr import Connection
 from gateway.config import parse
+from tandem.errors import InternalError
 from tests.unit.gateway.session.instant import InstantService
 from tests.unit.gateway.session.simulation import Script
 
@@ -164,6 +165,18 @@ async def test_a_session_that_the_server_ends_says_why(after: float, reason: str
             await asyncio.sleep(0)
     assert messages[-1] == {"event": "stopped", "reason": reason}
     assert client.closed == (1001, reason)
+
+
+async def test_a_sentence_that_cannot_be_decoded_ends_the_session_with_an_error() -> None:
+    async with Client() as client:
+        await client.tell("START")
+        client.server.backend.error = InternalError("the decoder is gone")
+        client.speak(Script().say(3).pause(2.5))
+        *_, error = await client.until("event", "error")
+        while client.closed is None:
+            await asyncio.sleep(0)
+    assert error == {"event": "error", "error": "the decoder is gone"}
+    assert client.closed == (1011, "recognition failed")
 
 
 async def test_a_server_that_is_not_ready_answers_start_with_an_error() -> None:
