@@ -11,7 +11,7 @@ from gateway.config import GatewayConfig
 from gateway.pipeline import Recognizer
 from gateway.session.backend import RecognizerBackend
 from gateway.session.config import PartialPolicy, SessionLimits, SessionOptions
-from gateway.session.ears import VadEars
+from gateway.session.ears import LiveVad
 from gateway.session.registry import RegistryConfig, SessionRegistry
 from gateway.session.speakers import SpeakerTracker
 from gateway.speakers.online import LiveSpeakers
@@ -55,6 +55,6 @@ async def live_sessions(config: GatewayConfig, recognizer: Recognizer) -> AsyncI
     vad = await asyncio.to_thread(FsmnVad, config.vad_model)
     wanted = registry_config(config)
     backend = RecognizerBackend(recognizer, wanted.limits.final_timeout)
-    registry = SessionRegistry(backend, lambda: VadEars(vad), wanted, speaker_trackers(recognizer))
+    registry = SessionRegistry(backend, LiveVad(vad), wanted, speaker_trackers(recognizer))
     async with registry.running() as sessions:
         yield sessions

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.session.ring import Pcm
 from gateway.vad.fbank import FRAME_SHIFT
 from gateway.vad.fsmn import FrameScores, FsmnVad
 
+FloatArray = NDArray[np.float32]
+
 # The network is asked for at least a step; a client's frame of 100 ms is then used up at once.
 _STEP = 6 * FRAME_SHIFT
 _UNIT = 2 * FRAME_SHIFT
+_NO_SCORES = FrameScores(np.empty(0, np.float32), np.empty(0, np.float32))
 
 
 class Ears(Protocol):
@@ -25,24 +30,71 @@ class Ears(Protocol):
         """The last scores."""
 
 
+AnyEars = TypeVar("AnyEars", bound=Ears)
+
+
+class Detector(Protocol[AnyEars]):
+    """The ears of all sessions of a gateway."""
+
+    def ears(self) -> AnyEars:
+        """Of a new session."""
+        ...
+
+    def push(self, heard: Sequence[tuple[AnyEars, Pcm]]) -> list[FrameScores]:
+        """What each of these, all different, would give for its samples alone."""
+        ...
+
+
+class Apart:
+    """Ears that have nothing in common."""
+
+    def __init__(self, make: Callable[[], Ears]) -> None:
+        self.ears = make
+
+    def push(self, heard: Sequence[tuple[Ears, Pcm]]) -> list[FrameScores]:
+        return [ears.push(block) for ears, block in heard]
+
+
 class VadEars:
     """The FSMN network: small frames are collected, so that its cost does not depend on the client."""
 
     def __init__(self, model: FsmnVad) -> None:
-        self._stream = model.stream()
+        self.stream = model.stream()
         self._rest: Pcm = np.empty(0, dtype=np.int16)
 
     def push(self, block: Pcm) -> FrameScores:
-        samples = np.concatenate([self._rest, block]) if len(self._rest) else block
-        whole = len(samples) // _UNIT * _UNIT if len(samples) >= _STEP else 0
-        self._rest = samples[whole:]
-        if not whole:
-            return FrameScores(np.empty(0, np.float32), np.empty(0, np.float32))
-        return self._stream.push(samples[:whole].astype(np.float32) / np.float32(32768))
+        return self.stream.push(self.whole(block))
 
     def finish(self) -> FrameScores:
-        rest = self._stream.push(self._rest.astype(np.float32) / np.float32(32768))
-        tail = self._stream.finish()
+        rest = self.stream.push(_floats(self._rest))
+        tail = self.stream.finish()
         return FrameScores(
             np.concatenate([rest.silence, tail.silence]), np.concatenate([rest.loudness, tail.loudness])
         )
+
+    def whole(self, block: Pcm) -> FloatArray:
+        """The samples that the network gets now; the rest waits for more."""
+        samples = np.concatenate([self._rest, block]) if len(self._rest) else block
+        whole = len(samples) // _UNIT * _UNIT if len(samples) >= _STEP else 0
+        self._rest = samples[whole:]
+        return _floats(samples[:whole])
+
+
+class LiveVad:
+    """The network for all sessions of a gateway: their streams advance together."""
+
+    def __init__(self, model: FsmnVad) -> None:
+        self._model = model
+
+    def ears(self) -> VadEars:
+        return VadEars(self._model)
+
+    def push(self, heard: Sequence[tuple[VadEars, Pcm]]) -> list[FrameScores]:
+        waiting = [(ears.stream, ears.whole(block)) for ears, block in heard]
+        scores = iter(self._model.push([item for item in waiting if len(item[1])]))
+        return [next(scores) if len(samples) else _NO_SCORES for _, samples in waiting]
+
+
+def _floats(samples: Pcm) -> FloatArray:
+    """float32 [n] in [-1, 1]."""
+    return samples.astype(np.float32) / np.float32(32768)

@@ -12,13 +12,14 @@ import numpy as np
 
 from gateway.session.config import SessionLimits, SessionOptions
 from gateway.session.core import SessionCore
-from gateway.session.ears import Ears
 from gateway.session.events import Cursors, Ended, EndReason, Failed, Final, Refined, Update
+from gateway.session.hearing import Hearing
 from gateway.session.jobs import Backend, DecodeJob, JobKind
 from gateway.session.load import Load
 from gateway.session.outbox import Outbox
 from gateway.session.ring import Pcm
 from gateway.session.speakers import SessionSpeakers, SpeakerTracker
+from gateway.vad.fsmn import FrameScores
 from tandem.errors import InternalError, InvalidRequest, TandemError
 
 log = logging.getLogger("tandem.gateway.session")
@@ -36,7 +37,7 @@ class LiveSession:
         self,
         options: SessionOptions,
         backend: Backend,
-        ears: Ears,
+        hearing: Hearing,
         limits: SessionLimits,
         clock: Callable[[], float],
         load: Load,
@@ -45,8 +46,8 @@ class LiveSession:
         self.id = uuid.uuid4().hex[:16]
         self.outbox = Outbox(limits.replay_finals)
         self._core = SessionCore(options, backend.abilities, clock, limits, load.spare, load.stretch)
-        self._backend, self._ears, self._limits = backend.session(), ears, limits
-        self._load = load
+        self._backend, self._limits, self._load = backend.session(), limits, load
+        self._inlet = hearing.inlet(self._heard, self._failed)
         self._speakers: SessionSpeakers | None = None
         if speakers is not None:
             self._speakers = SessionSpeakers(speakers, self._tell, word_times=options.recognize.word_times)
@@ -62,25 +63,36 @@ class LiveSession:
                 await asyncio.sleep(_BACKLOG_POLL)
             if self._stopped or self.ended:
                 return
-            block = pcm[first : first + _BLOCK]
-            self._core.hear(block, self._ears.push(block))
-            self._carry_out()
+            self._inlet.add(pcm[first : first + _BLOCK])
             if len(pcm) > _BLOCK:
                 await asyncio.sleep(0)
 
+    def _heard(self, block: Pcm, scores: FrameScores) -> None:
+        self._core.hear(block, scores)
+        self._carry_out()
+
+    def _failed(self, error: Exception) -> None:
+        """Audio could not be heard: the session cannot go on."""
+        self._core.ended = True
+        failure = error if isinstance(error, TandemError) else InternalError("internal error; see the log")
+        self._publish(Update(Failed(failure), self.cursors))
+
     def finalize(self) -> bool:
         """End the utterance now; False when there is none."""
+        self._inlet.flush()
         done = self._core.finalize()
         self._carry_out()
         return done
 
     def clear(self) -> None:
         """Forget running speech."""
+        self._inlet.flush()
         self._core.clear()
         self._carry_out()
 
     def checkpoint(self, number: int) -> None:
         """The text of everything heard so far, then CheckpointReached. InvalidRequest when too many wait."""
+        self._inlet.flush()
         self._core.checkpoint(number)
         self._carry_out()
 
@@ -91,6 +103,7 @@ class LiveSession:
 
     def reconfigure(self, options: SessionOptions) -> None:
         """Other options for what follows and for the final of running speech."""
+        self._inlet.flush()
         try:
             self._core.reconfigure(options)
         except ValueError as error:
@@ -101,7 +114,8 @@ class LiveSession:
         """No more audio: the rest is decoded, then the session ends."""
         if not self._stopped:
             self._stopped = True
-            self._core.hear(_NOTHING, self._ears.finish(), last=True)
+            self._inlet.flush()
+            self._core.hear(_NOTHING, self._inlet.ears.finish(), last=True)
             self._core.stop(reason)
             self._carry_out()
 
@@ -113,12 +127,14 @@ class LiveSession:
         self._carry_out()
 
     def touch(self) -> None:
-        """A client came back."""
+        """A client came back; what it had sent is counted as received."""
+        self._inlet.flush()
         self._core.touch()
 
     def close(self) -> None:
         """Drop everything at once."""
         self._stopped = True
+        self._inlet.close()
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()

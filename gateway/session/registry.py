@@ -8,10 +8,12 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.session.config import PartialPolicy, SessionLimits, SessionOptions
-from gateway.session.ears import Ears
+from gateway.session.ears import Detector
 from gateway.session.events import Ended, EndReason, Failed, Update
+from gateway.session.hearing import Hearing
 from gateway.session.jobs import Backend
 from gateway.session.live import LiveSession
 from gateway.session.load import Load
@@ -49,12 +51,13 @@ class SessionRegistry:
     def __init__(
         self,
         backend: Backend,
-        make_ears: Callable[[], Ears],
+        detector: Detector[Any],
         config: RegistryConfig,
         speakers: Callable[[SessionOptions], SpeakerTracker] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._backend, self._make_ears, self._config = backend, make_ears, config
+        self._backend, self._config = backend, config
+        self._hearing = Hearing(detector)
         self._speakers, self._clock = speakers, clock
         self._load = Load(config.max_llm_partials, clock)
         self._held: dict[str, Held] = {}
@@ -92,9 +95,9 @@ class SessionRegistry:
             if self._speakers is None:
                 raise CapabilityMissing("speakers are not available on this server")
             tracker = self._speakers(options)
-        limits, ears = self._config.limits, self._make_ears()
+        limits, hearing = self._config.limits, self._hearing
         try:
-            session = LiveSession(options, self._backend, ears, limits, self._clock, self._load, tracker)
+            session = LiveSession(options, self._backend, hearing, limits, self._clock, self._load, tracker)
         except ValueError as error:
             raise InvalidRequest.of("config.endpoint", str(error)) from error
         held = Held(session, secrets.token_urlsafe(16))

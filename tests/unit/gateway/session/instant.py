@@ -9,6 +9,7 @@ from typing import cast
 from gateway.pipeline import Recognizer
 from gateway.service import GatewayService, ServiceLimits
 from gateway.session.config import SessionLimits
+from gateway.session.ears import Apart
 from gateway.session.jobs import Abilities, CtcHeard, Decoded, DecodeJob
 from gateway.session.registry import RegistryConfig, SessionRegistry
 from gateway.session.ring import Pcm
@@ -86,6 +87,6 @@ class InstantService:
         self.clock, self.backend = Clock(), InstantBackend()
         config = RegistryConfig(SessionLimits(idle=60, max_duration=3600))
         self.sessions = SessionRegistry(
-            self.backend, ScriptEars, config, lambda options: Voices(0.0), self.clock
+            self.backend, Apart(ScriptEars), config, lambda options: Voices(0.0), self.clock
         )
         self.service = GatewayService(ServiceLimits(1, 1.0), cast(Recognizer, object()), self.sessions)

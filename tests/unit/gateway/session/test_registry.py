@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gateway.session.config import SessionLimits, SessionOptions
+from gateway.session.ears import Apart
 from gateway.session.events import Ended, Event, Final, Refined
 from gateway.session.registry import RegistryConfig, SessionRegistry
 from gateway.session.speakers import SpeakerTracker
@@ -47,7 +48,7 @@ def registry(
 
     config = RegistryConfig(SessionLimits(grace=10, idle=60), max_sessions=sessions)
     speakers = tracker if voices is not None else None
-    return SessionRegistry(InstantBackend(), ScriptEars, config, speakers, clock or Clock())
+    return SessionRegistry(InstantBackend(), Apart(ScriptEars), config, speakers, clock or Clock())
 
 
 async def events(sessions: SessionRegistry, script: Script, options: SessionOptions) -> list[Event]:
