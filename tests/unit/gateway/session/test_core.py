@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from gateway.session.config import PartialPolicy, SessionLimits, SessionOptions
+from gateway.session.endpoints import Endpoints
 from gateway.session.events import (
     CheckpointReached,
     Ended,
@@ -15,6 +17,7 @@ from gateway.session.events import (
     SpeechEnded,
 )
 from gateway.session.jobs import JobKind
+from gateway.vad.fsmn import FrameScores
 from tandem.errors import InvalidRequest, Unavailable
 from tandem.results import RecognizeOptions
 from tests.unit.gateway.session.simulation import Script, World, check_promises
@@ -83,6 +86,23 @@ def test_hotwords_and_language_hold_for_what_follows() -> None:
     assert (before.options.language, before.options.hotwords) == (None, ())
     assert (after.options.language, after.options.hotwords) == ("en", ("tandem",))
     assert len(world.finals) == 1
+
+
+def test_an_utterance_begins_as_long_before_speech_as_asked() -> None:
+    script = Script().pause(2.0).say(5).pause(2.5)
+    starts = []
+    for lead in (0.2, 1.0):
+        world = World(SessionOptions(lead=lead)).play(script.audio).finish()
+        starts.append(world.finals[0].segment.start)
+        assert len(world.jobs(JobKind.FINAL)[0].samples) / 16_000 >= 5 * 0.34 + lead
+    assert starts[1] == pytest.approx(starts[0] - 0.8, abs=0.01)
+
+
+def test_the_margin_says_how_sure_of_speech_the_detector_has_to_be() -> None:
+    unsure = FrameScores(np.full(100, 0.1, dtype=np.float32), np.zeros(100, dtype=np.float32))
+    for margin, heard in ((None, True), (0.9, False)):
+        endpoints = Endpoints(SessionOptions(speech_margin=margin), 60.0)
+        assert any(event is not None for event in endpoints.push(unsure)) == heard
 
 
 def test_finalize_outside_speech_does_nothing_with_endpoints_of_the_server() -> None:

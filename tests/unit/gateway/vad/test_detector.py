@@ -51,6 +51,16 @@ def test_start_looks_back_and_end_keeps_a_tail() -> None:
     assert _segments(events) == [(740, 2160)]
 
 
+def test_the_lead_is_as_long_as_asked_and_reaches_no_earlier_segment() -> None:
+    scores = _pattern((100, 1.0), (100, 0.0), (150, 1.0), (100, 0.0))
+    config = DetectorConfig(SilenceSchedule.fixed(800), lead_ms=600)
+    assert _segments(_run(config, scores)) == [(340, 2160), (2840, 4500)]
+    endless = DetectorConfig(SilenceSchedule.fixed(800), lead_ms=5000)
+    (first, end), (second, _) = _segments(_run(endless, scores))
+    assert first == 0
+    assert second == end
+
+
 def test_speech_up_to_the_end_of_the_audio() -> None:
     assert _segments(_run(_FIXED, _pattern((100, 1.0), (100, 0.0)))) == [(740, 2000)]
 
