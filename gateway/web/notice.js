@@ -28,7 +28,7 @@ export class Notice {
 
   hide(about = null) {
     if (about !== null && about !== this.about) return;
-    if (this.root.contains(document.activeElement)) this.next.focus();
+    if (this.root.contains(document.activeElement)) this.next.focus({ preventScroll: true });
     this.root.hidden = true;
   }
 }
