@@ -65,7 +65,8 @@ class Transfer:
         self._down.wait_stream(self._compute)
         with torch.cuda.stream(self._down):
             landed = tuple(tensor.to("cpu", non_blocking=True) for tensor in tensors)
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            # Whoever waits for it sleeps: by default it would spin for as long as the batch takes.
+            event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             event.record(self._down)
         for tensor in tensors:
             tensor.record_stream(self._down)
@@ -79,7 +80,7 @@ class Landing:
         self._tensors, self._event = tensors, event
 
     def wait(self) -> tuple[Tensor, ...]:
-        """The tensors once they are there; lets other threads run meanwhile."""
+        """The tensors once they are there; other threads and processes have the core meanwhile."""
         if self._event is not None:
             self._event.synchronize()
         return self._tensors
