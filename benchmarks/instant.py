@@ -28,7 +28,7 @@ from decoder_service.engines.model_facts import read_model_facts
 from decoder_service.engines.settings import EngineSettings
 from encoder_service.checkpoint import load_checkpoint
 from encoder_service.engine import EncoderEngine, EngineConfig
-from encoder_service.messages import CompactCtc, CtcOutput, EncodedAudio, EncodeItem, StageTimes
+from encoder_service.messages import CompactCtc, CtcOutput, EncodedAudio, EncodeItem, KeptCtc, StageTimes
 from gateway.text.budget import DEFAULT_TOKENS_PER_SECOND, MIN_TOKENS
 from tandem.rpc.tensors import WireTensor
 
@@ -111,16 +111,23 @@ class InstantEncoder(EncoderEngine):
     def _answer(self, item: EncodeItem, batch: int) -> EncodedAudio:
         frames = self.frontend.frame_count(item.num_samples)
         shape = (self.embed_count(frames), self.checkpoint.config.adaptor.llm_dim)
+        compact = self._posteriors(frames) if item.ctc is CtcOutput.COMPACT else None
         return EncodedAudio(
             num_frames=frames,
             num_embeds=shape[0],
             embeds=WireTensor.bfloat16(np.zeros(shape, np.uint16)) if item.embeds else None,
-            compact=self._posteriors(frames) if item.ctc is CtcOutput.COMPACT else None,
+            compact=compact,
             dense=None,
             encoder_out=None,
             times=StageTimes(0.0, 0.0, 0.0, 0.0),
             batch_size=batch,
+            kept=self._kept(compact) if item.keep_ctc and compact is not None else None,
         )
+
+    def _kept(self, compact: CompactCtc) -> KeptCtc:
+        assert self.model.ctc is not None
+        shape = (len(compact.blank_log_probs), self.model.ctc.ctc_lo.in_features)
+        return KeptCtc(np.zeros(shape, np.float16), compact.blank_log_probs)
 
     def _posteriors(self, frames: int) -> CompactCtc:
         config, top_k = self.checkpoint.config.ctc, self.config.ctc_top_k

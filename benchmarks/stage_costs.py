@@ -95,8 +95,9 @@ class Reading:
         """What a counter has gained."""
         return value(self.samples[tier], name, **labels) - value(before.samples[tier], name, **labels)
 
-    def calls(self, before: Reading, tier: str, method: str) -> float:
-        return self.since(before, tier, "tandem_requests_total", method=method, code="OK")
+    def decoded(self, before: Reading) -> float:
+        """Requests that the decoder has answered."""
+        return self.since(before, "decoder", "tandem_decoder_stage_seconds_count", stage="generate")
 
 
 @contextlib.contextmanager
@@ -164,7 +165,7 @@ def offline(running: Services, segments: Sequence[bytes], copies: int) -> tuple[
     workers, _ = nnls(work, np.array([after.workers - before.workers for before, after in runs]))
     before, after = runs[0]
     spoken = after.since(before, "encoder", "tandem_encoder_audio_seconds_total")
-    decoded = after.calls(before, "decoder", "Generate")
+    decoded = after.decoded(before)
     gateway = {
         "process_per_audio_second": process[0],
         "process_per_request": process[1],
@@ -196,7 +197,7 @@ def live(running: Services, streams: int) -> tuple[float, Tree]:
     return (after.process - before.process) / seconds, {
         "encoder_requests": jobs / seconds,
         "encoder_audio_seconds": encoded / seconds,
-        "decoder_requests": after.calls(before, "decoder", "Generate") / seconds,
+        "decoder_requests": after.decoded(before) / seconds,
         "decoder_tokens": after.since(before, "decoder", "tandem_decoder_tokens_total") / seconds,
     }
 

@@ -1,28 +1,26 @@
-"""Receives a request stream: the config first, then the tensors that it announces, in its order."""
+"""From messages to a request: the config first, then the tensors that it announces, in its order."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
-from decoder_service.engines.base import EngineInfo, GenerationRequest, Part, Prompt
+from decoder_service.engines.base import EngineInfo, GenerationRequest, Part, Prompt, Sampling
 from decoder_service.engines.draft import remaining
 from decoder_service.validation import check_config
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.errors import InvalidRequest
-from tandem.rpc.tensors import TensorAssembler, byte_size
+from tandem.rpc.tensors import TensorAssembler, WireTensor, byte_size, from_bytes
 
 Messages = AsyncIterator[pb.GenerateRequest]
 
 
 async def receive_config(messages: Messages) -> pb.GenerateConfig:
-    """The config of the stream's first message, with a request id."""
+    """The config of the stream's first message."""
     first = await anext(messages, None)
     if first is None or not first.HasField("config"):
         raise InvalidRequest.of("config", "the first message of the stream must carry it")
-    config = first.config
-    config.request_id = config.request_id or uuid.uuid4().hex[:16]
-    return config
+    return first.config
 
 
 async def receive_prompt(
@@ -33,14 +31,37 @@ async def receive_prompt(
     Raises InvalidRequest naming the fields at fault, LimitExceeded when prompt and output are too long.
     """
     sampling = check_config(config, info)
-    slots = [part.embeddings for part in config.prompt if part.HasField("embeddings")]
-    tensors = await _receive_tensors(slots, messages)
-    parts = (_part(part, tensors) for part in config.prompt)
+    tensors = await _receive_tensors(_slots(config), messages)
+    return _request(config, sampling, tensors.take, final_only=config.final_only)
+
+
+def whole_request(message: pb.GenerateAtOnceRequest, info: EngineInfo) -> GenerationRequest:
+    """The request of a call that is one message. Raises what `receive_prompt` does."""
+    config, given = message.config, message.embeddings
+    sampling = check_config(config, info)
+    slots = _slots(config)
+    if len(given) != len(slots):
+        raise InvalidRequest.of("embeddings", f"are {len(given)}, config.prompt announces {len(slots)}")
+    tensors = {
+        slot.name: from_bytes(slot.spec, data, f"embeddings[{index}]")
+        for index, (slot, data) in enumerate(zip(slots, given, strict=True))
+    }
+    return _request(config, sampling, tensors.__getitem__, final_only=True)
+
+
+def _slots(config: pb.GenerateConfig) -> list[pb.EmbeddingSlot]:
+    return [part.embeddings for part in config.prompt if part.HasField("embeddings")]
+
+
+def _request(
+    config: pb.GenerateConfig, sampling: Sampling, tensor: Callable[[str], WireTensor], *, final_only: bool
+) -> GenerationRequest:
+    """A checked config with its tensors, by name; it gets a request id where it has none."""
+    parts = (_part(part, tensor) for part in config.prompt)
     prompt = Prompt(tuple(part for part in parts if len(part)))
     draft = remaining(config.draft_token_ids, prompt.end())
-    return GenerationRequest(
-        config.request_id, prompt, sampling, config.final_only, draft, urgent=config.urgent
-    )
+    request_id = config.request_id or uuid.uuid4().hex[:16]
+    return GenerationRequest(request_id, prompt, sampling, final_only, draft, urgent=config.urgent)
 
 
 async def _receive_tensors(slots: list[pb.EmbeddingSlot], messages: Messages) -> TensorAssembler:
@@ -61,11 +82,11 @@ async def _receive_tensors(slots: list[pb.EmbeddingSlot], messages: Messages) ->
     return assembler
 
 
-def _part(part: pb.PromptPart, tensors: TensorAssembler) -> Part:
+def _part(part: pb.PromptPart, tensor: Callable[[str], WireTensor]) -> Part:
     if part.HasField("token_ids"):
         return tuple(part.token_ids.ids)
     name = part.embeddings.name
-    values = tensors.take(name)
+    values = tensor(name)
     if not values.is_finite():
         raise InvalidRequest.of("chunk.data", f"{name!r} holds values that are not finite")
     return values

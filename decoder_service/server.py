@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ import grpc.aio
 
 from decoder_service.admission import Admission, TokenRate
 from decoder_service.engines.base import Engine, FinishReason, GenerationRequest, TokenDelta
-from decoder_service.prompt import Messages, receive_config, receive_prompt
+from decoder_service.prompt import Messages, receive_config, receive_prompt, whole_request
 from decoder_service.telemetry import observe_request
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.decoder.v1 import decoder_pb2_grpc
@@ -94,33 +94,51 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
         with served.admission.slot():
             progress = Progress(time.monotonic())
             request = await self._receive(served, messages)
-            progress.received = progress.elapsed()
-            async with aclosing(served.engine.generate(request)) as deltas:
-                async for delta in deltas:
-                    progress.count(delta, final_only=request.final_only)
-                    self.rate.add(len(delta.token_ids))
-                    if delta.token_ids or delta.finish:
-                        yield _response(request, delta, progress)
-            prompt, total = len(request.prompt), progress.elapsed()
-            observe_request(prompt, progress.tokens, progress.received, progress.first_token, total)
-            log.info(
-                "request %s: %d prompt tokens, %d tokens in %.3f s",
-                request.request_id,
-                prompt,
-                progress.tokens,
-                total,
-            )
+            async with aclosing(self._answers(served, request, progress)) as answers:
+                async for answer in answers:
+                    yield answer
+
+    @unary
+    async def GenerateAtOnce(
+        self, message: pb.GenerateAtOnceRequest, context: Context
+    ) -> pb.GenerateAtOnceResponse:
+        served = self._ready()
+        with served.admission.slot():
+            progress = Progress(time.monotonic())
+            _check_model(served, message.config)
+            request = whole_request(message, served.engine.info)
+            response = pb.GenerateAtOnceResponse()
+            async with aclosing(self._answers(served, request, progress)) as answers:
+                async for answer in answers:
+                    response.answer.MergeFrom(answer)
+            return response
+
+    async def _answers(
+        self, served: Served, request: GenerationRequest, progress: Progress
+    ) -> AsyncGenerator[pb.GenerateResponse, None]:
+        """The engine's tokens as messages, counted and logged."""
+        progress.received = progress.elapsed()
+        async with aclosing(served.engine.generate(request)) as deltas:
+            async for delta in deltas:
+                progress.count(delta, final_only=request.final_only)
+                self.rate.add(len(delta.token_ids))
+                if delta.token_ids or delta.finish:
+                    yield _response(request, delta, progress)
+        prompt, total = len(request.prompt), progress.elapsed()
+        observe_request(prompt, progress.tokens, progress.received, progress.first_token, total)
+        log.info(
+            "request %s: %d prompt tokens, %d tokens in %.3f s",
+            request.request_id,
+            prompt,
+            progress.tokens,
+            total,
+        )
 
     async def _receive(self, served: Served, messages: Messages) -> GenerationRequest:
         try:
             async with asyncio.timeout(self._receive_timeout):
                 config = await receive_config(messages)
-                expected = config.expected_model_hash
-                if expected and expected.lower() != served.model_hash:
-                    raise ModelMismatch(
-                        f"this decoder serves model {served.model_hash[:12]}, not {expected[:12]}",
-                        metadata={"model_hash": served.model_hash},
-                    )
+                _check_model(served, config)
                 return await receive_prompt(config, messages, served.engine.info)
         except TimeoutError:
             raise DeadlineExceeded(f"the prompt did not arrive within {self._receive_timeout:g} s") from None
@@ -155,6 +173,15 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
             kv_cache_usage=load.kv_cache_usage,
             tokens_per_second=self.rate.per_second(),
             max_waiting_requests=served.admission.max_waiting,
+        )
+
+
+def _check_model(served: Served, config: pb.GenerateConfig) -> None:
+    expected = config.expected_model_hash
+    if expected and expected.lower() != served.model_hash:
+        raise ModelMismatch(
+            f"this decoder serves model {served.model_hash[:12]}, not {expected[:12]}",
+            metadata={"model_hash": served.model_hash},
         )
 
 

@@ -82,6 +82,8 @@ def _check_slot(slot: pb.EmbeddingSlot, path: str, info: EngineInfo, wrong: Viol
 
 
 def _check_ids(ids: Sequence[int], path: str, info: EngineInfo, wrong: Violations) -> None:
+    if not ids or (min(ids) >= 0 and max(ids) < info.vocab_size):
+        return
     for index, token in enumerate(ids[: info.max_model_len]):
         known = 0 <= token < info.vocab_size
         wrong.check(known, f"{path}[{index}]", f"{token} is outside the vocabulary of {info.vocab_size}")

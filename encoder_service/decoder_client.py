@@ -15,7 +15,7 @@ import grpc.aio
 from tandem.access import Access
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.decoder.v1 import decoder_pb2_grpc
-from tandem.errors import Overloaded, Unavailable
+from tandem.errors import CapabilityMissing, Overloaded, Unavailable
 from tandem.rpc.calls import streaming_call
 from tandem.rpc.channels import connect
 from tandem.rpc.status import from_rpc_error
@@ -47,8 +47,16 @@ class DecodeRequest:
 
     def messages(self) -> list[pb.GenerateRequest]:
         """The request stream of Generate."""
+        pieces = (pb.GenerateRequest(chunk=chunk) for chunk in chunks(_AUDIO, self.embeds))
+        return [pb.GenerateRequest(config=self._config()), *pieces]
+
+    def message(self) -> pb.GenerateAtOnceRequest:
+        """The request of GenerateAtOnce."""
+        return pb.GenerateAtOnceRequest(config=self._config(), embeddings=[self.embeds.array.tobytes()])
+
+    def _config(self) -> pb.GenerateConfig:
         slot = pb.EmbeddingSlot(name=_AUDIO, spec=self.embeds.spec)
-        config = pb.GenerateConfig(
+        return pb.GenerateConfig(
             request_id=self.request_id,
             prompt=[
                 pb.PromptPart(token_ids=pb.TokenIds(ids=self.prefix_token_ids)),
@@ -61,8 +69,6 @@ class DecodeRequest:
             draft_token_ids=self.draft_token_ids,
             urgent=self.urgent,
         )
-        pieces = (pb.GenerateRequest(chunk=chunk) for chunk in chunks(_AUDIO, self.embeds))
-        return [pb.GenerateRequest(config=config), *pieces]
 
     @property
     def repeatable(self) -> bool:
@@ -77,6 +83,7 @@ class DecoderClient:
         """`patience` is how many seconds full decoders are asked again for one segment."""
         self.target = target
         self._patience = patience
+        self._answers_at_once = True
         self._channel = connect(target, access=access)
         self._stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(
             self._channel
@@ -123,9 +130,25 @@ class DecoderClient:
     async def _attempt(
         self, request: DecodeRequest, timeout: float | None
     ) -> AsyncIterator[pb.GenerateResponse]:
+        if request.final_only and self._answers_at_once:
+            answer = await self._at_once(request, timeout)
+            if answer is not None:
+                yield answer
+                return
         async with streaming_call(self._stub.Generate, request.messages(), timeout) as call:
             async for response in call:
                 yield response
+
+    async def _at_once(self, request: DecodeRequest, timeout: float | None) -> pb.GenerateResponse | None:
+        """The whole answer; None from a decoder of a release that cannot give it at once."""
+        try:
+            return (await self._stub.GenerateAtOnce(request.message(), timeout=timeout)).answer
+        except grpc.RpcError as error:
+            failure = from_rpc_error(error)
+            if not isinstance(failure, CapabilityMissing):
+                raise failure from error
+            self._answers_at_once = False
+            return None
 
     async def model_info(self, timeout: float = 5.0) -> pb.GetModelInfoResponse:
         try:

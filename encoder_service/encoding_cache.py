@@ -18,9 +18,10 @@ from encoder_service.telemetry import CacheOutcome, observe_cache, observe_kept
 from encoder_service.waves import Samples
 
 Key = tuple[Any, ...]
-"""A digest of the samples, their type, and every option of the item."""
+"""A digest of the samples, their type, and every option of the item that its result depends on."""
 
-_options = attrgetter(*(field.name for field in fields(EncodeItem) if field.name not in ("samples", "live")))
+_NO_OPTIONS = {"samples", "live", "urgent"}
+_options = attrgetter(*(field.name for field in fields(EncodeItem) if field.name not in _NO_OPTIONS))
 _DIGEST_BYTES = 16
 _QUICK_BYTES = 2**20
 """Audio up to this, half a minute of 16-bit samples, is digested in the event loop: under a millisecond."""

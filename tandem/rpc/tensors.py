@@ -93,8 +93,7 @@ def to_message(tensor: WireTensor) -> pb.Tensor:
 
 def from_message(message: pb.Tensor, field: str = "tensor") -> WireTensor:
     """A read-only view of the message's bytes; InvalidRequest when their number is not what the spec says."""
-    data = message.data
-    return _view(message.spec, data, field)
+    return from_bytes(message.spec, message.data, field)
 
 
 def chunks(name: str, tensor: WireTensor) -> Iterator[pb.TensorChunk]:
@@ -148,10 +147,11 @@ class TensorAssembler:
         if name not in self._specs:
             raise InvalidRequest.of("chunk.name", f"tensor {name!r} never arrived")
         spec, data = self._specs.pop(name), b"".join(self._pieces.pop(name))
-        return _view(spec, data, f"tensor {name!r}")
+        return from_bytes(spec, data, f"tensor {name!r}")
 
 
-def _view(spec: pb.TensorSpec, data: bytes, field: str) -> WireTensor:
+def from_bytes(spec: pb.TensorSpec, data: bytes, field: str = "data") -> WireTensor:
+    """A read-only view of the bytes; InvalidRequest when their number is not what the spec says."""
     expected = byte_size(spec, field)
     if len(data) != expected:
         shape, kind = list(spec.shape), pb.DataType.Name(spec.dtype)

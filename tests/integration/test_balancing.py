@@ -119,7 +119,7 @@ def test_both_encoders_and_both_decoders_work(
     assert absent == 0
     assert min(first, second) > 0.3
     for decoder in running.decoders:
-        assert value(decoder.scrape(), "tandem_requests_total", method="Generate", code="OK") >= 15
+        assert value(decoder.scrape(), "tandem_requests_total", method="GenerateAtOnce", code="OK") >= 15
 
 
 def test_a_slow_encoder_gets_less(

@@ -16,7 +16,7 @@ from tandem.errors import InvalidRequest, LimitExceeded, ModelMismatch, Overload
 from tandem.rpc.status import from_rpc_error
 from tandem.rpc.tensors import WireTensor
 from tandem.tensor.v1 import tensor_pb2
-from tests.support.decoding import MAX_WAITING, RunningDecoder, cases, collect, generate, messages
+from tests.support.decoding import MAX_WAITING, RunningDecoder, at_once, cases, collect, generate, messages
 
 RUNNING = 4
 CASE = "0.0"
@@ -133,6 +133,49 @@ def test_final_only_gives_the_same_tokens_in_one_message(decoder: RunningDecoder
     assert answer.result.completion_tokens == len(answer.token_ids) == streamed.result.completion_tokens
     assert answer.result.finish_reason == streamed.result.finish_reason
     assert not answer.result.timing.HasField("first_token")
+
+
+def test_one_message_each_way_gives_the_same_tokens(decoder: RunningDecoder) -> None:
+    case, sampling = cases()[CASE], pb.SamplingParams(max_tokens=24)
+    answer = decoder.stub.GenerateAtOnce(at_once(case.parts, sampling=sampling), timeout=60).answer
+    streamed = generate(decoder.stub, case.parts)
+    assert list(answer.token_ids) == streamed.token_ids
+    assert answer.result.completion_tokens == len(answer.token_ids)
+    assert answer.result.prompt_tokens == streamed.result.prompt_tokens
+    assert answer.result.finish_reason == streamed.result.finish_reason
+
+
+def test_bad_calls_of_one_message_are_refused(decoder: RunningDecoder) -> None:
+    good = at_once(cases()[CASE].parts)
+    short, missing, foreign, large = (
+        pb.GenerateAtOnceRequest.FromString(good.SerializeToString()) for _ in range(4)
+    )
+    short.embeddings[0] = good.embeddings[0][:-4]
+    del missing.embeddings[:]
+    foreign.config.expected_model_hash = "0" * 64
+    large.config.sampling.max_tokens = 5000
+    expected = {"embeddings[0]": short, "embeddings": missing}
+    for field, message in expected.items():
+        error = refused_at_once(decoder, message)
+        assert isinstance(error, InvalidRequest)
+        assert [violation.field for violation in error.violations] == [field]
+    assert isinstance(refused_at_once(decoder, foreign), ModelMismatch)
+    assert isinstance(refused_at_once(decoder, large), LimitExceeded)
+
+
+def refused_at_once(decoder: RunningDecoder, message: pb.GenerateAtOnceRequest) -> TandemError:
+    with pytest.raises(grpc.RpcError) as caught:
+        decoder.stub.GenerateAtOnce(message, timeout=20)
+    return from_rpc_error(caught.value)
+
+
+def test_a_cancelled_call_of_one_message_gives_its_place_back(decoder: RunningDecoder) -> None:
+    sampling = pb.SamplingParams(max_tokens=3000, ignore_eos=True)
+    wait_for(decoder, 0, 0)
+    call = decoder.stub.GenerateAtOnce.future(at_once(cases()[CASE].parts, sampling=sampling), timeout=60)
+    wait_for(decoder, 1, 0)
+    call.cancel()
+    wait_for(decoder, 0, 0)
 
 
 def embeds(*shape: int) -> np.ndarray[Any, Any]:

@@ -65,7 +65,7 @@ def test_calls_are_counted_by_method_and_outcome(scraped: dict[str, Samples]) ->
     assert value(gateway, "tandem_request_seconds_count", method="Recognize") == 2
     assert value(gateway, "tandem_open_requests", method="Recognize") == 0
     assert value(scraped["encoder"], "tandem_requests_total", method="Transcribe", code="OK") >= 1
-    assert value(scraped["decoder"], "tandem_requests_total", method="Generate", code="OK") >= 1
+    assert value(scraped["decoder"], "tandem_requests_total", method="GenerateAtOnce", code="OK") >= 1
 
 
 def test_http_requests_are_counted_by_route_not_by_path(scraped: dict[str, Samples]) -> None:

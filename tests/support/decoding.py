@@ -106,6 +106,15 @@ def messages(parts: Sequence[Any], **config: Any) -> list[pb.GenerateRequest]:
     return [first, *pieces]
 
 
+def at_once(parts: Sequence[Any], **config: Any) -> pb.GenerateAtOnceRequest:
+    """The same in one message."""
+    first, *rest = messages(parts, **config)
+    data: dict[str, bytes] = {}
+    for message in rest:
+        data[message.chunk.name] = data.get(message.chunk.name, b"") + message.chunk.data
+    return pb.GenerateAtOnceRequest(config=first.config, embeddings=data.values())
+
+
 @dataclass(frozen=True)
 class Answer:
     token_ids: list[int]

@@ -50,6 +50,8 @@ def test_a_kept_answer_is_equal_takes_no_time_and_does_not_hold_its_batch() -> N
         cache = EncodingCache(encoder.submit, "weights", 2**20)
         first, again = await cache.encode(item()), await cache.encode(item())
         assert encoder.asked == 1
+        await cache.encode(replace(item(), urgent=True))
+        assert encoder.asked == 1
         assert (first.audio.times, first.audio.batch_size, first.queue_seconds) == (TIMES, 7, 0.5)
         assert (again.audio.times.compute, again.audio.batch_size, again.queue_seconds) == (0.0, 0, 0.0)
         assert first.audio.embeds is not None and again.audio.embeds is not None

@@ -1,0 +1,129 @@
+"""What encoder and decoder processes spend on one segment under load, and how long their hop takes.
+
+    python -m benchmarks.segment_cost [--segments 600] [--in-flight 200] [--seconds 10]
+
+The tiers are the ones that are served, but their networks answer at once (benchmarks.instant), so that
+receiving, batching, sending and answering are all there is. This process asks as a gateway does, word times
+included. Processor time; `loop` is the thread with the event loop, which no process can be faster than.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks import random_checkpoint
+from benchmarks.host_cost import ROOT, cpu_of
+from benchmarks.tier_hop import LLM_WIDTH, PUBLISHED_WIDTH
+from gateway.backends.encoder import EncoderBackend
+from gateway.backends.segment_call import SegmentRequest, SegmentResult
+from gateway.text.budget import output_budget
+from gateway.text.posteriors import CtcPosteriors
+from gateway.text.prompt import Prompt
+from tandem.launcher import Addresses, Tier, spawn, wait_ready
+
+Pcm = npt.NDArray[np.int16]
+
+RATE = 16_000
+PROMPT = Prompt("", "", (1,) * 18, (1,) * 5)
+TARGETS = np.arange(1, 31)
+"""As many CTC tokens as ten seconds of speech have: their exact probabilities are asked for."""
+AS_ON_A_GPU = (
+    *("--max-queued-seconds", "24000"),
+    *("--max-batch-seconds", "480"),
+    *("--max-batch-items", "256"),
+)
+WIDTHS = PUBLISHED_WIDTH | {"ctc_decoder_conf.llm_dim": 512}
+
+
+def name_targets(tokens: tuple[int, ...], posteriors: CtcPosteriors) -> npt.NDArray[np.int64]:
+    return TARGETS
+
+
+async def drive(address: str, segments: Sequence[Pcm], in_flight: int) -> list[SegmentResult]:
+    """All segments, so many at a time."""
+    backend, gate = EncoderBackend(address), asyncio.Semaphore(in_flight)
+    await backend.model_info(60)
+
+    async def one(number: int) -> SegmentResult:
+        samples = segments[number]
+        request = SegmentRequest(
+            samples, PROMPT, output_budget(len(samples) / RATE), str(number), name_targets=name_targets
+        )
+        async with gate:
+            return await backend.transcribe(request, ctc=True)
+
+    try:
+        return await asyncio.gather(*map(one, range(len(segments))))
+    finally:
+        await backend.close()
+
+
+@contextlib.contextmanager
+def running(root: Path) -> Iterator[dict[str, Tier]]:
+    """Decoder and encoder processes, ready."""
+    model = random_checkpoint.write(root / "model", ROOT / "models" / "demo", dict(WIDTHS), dict(LLM_WIDTH))
+    at = Addresses.unix(root)
+    flags = {
+        "decoder": ["--listen", at.decoder, "--log-level", "WARNING"],
+        "encoder": ["--listen", at.encoder, "--decoder", at.decoder, "--speaker-model", "none", *AS_ON_A_GPU],
+    }
+    addresses = {"decoder": at.decoder, "encoder": at.encoder}
+    tiers = {
+        name: spawn(name, "benchmarks.instant", [name, "--model", str(model), *own], addresses[name], root)
+        for name, own in flags.items()
+    }
+    try:
+        wait_ready(list(tiers.values()), timeout=120)
+        yield tiers
+    finally:
+        for tier in tiers.values():
+            tier.end(grace=10)
+
+
+def measure(tiers: dict[str, Tier], segments: Sequence[Pcm], in_flight: int) -> str:
+    """A row of the table."""
+    pids = {name: tier.process.pid for name, tier in tiers.items()} | {"client": os.getpid()}
+    before, began = {name: cpu_of(pid) for name, pid in pids.items()}, time.perf_counter()
+    results = asyncio.run(drive(tiers["encoder"].address, segments, in_flight))
+    wall = time.perf_counter() - began
+    used = [cpu_of(pid) - before[name] for name, pid in pids.items()]
+    each = 1000 / len(results)
+    cells = [f"{cpu.loop * each:.2f} | {cpu.process * each:.2f}" for cpu in used]
+    hops = sorted(1000 * result.decode for result in results)
+    cells += [f"{statistics.mean(hops):.1f}", f"{hops[len(hops) * 95 // 100]:.1f}", f"{wall:.2f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--segments", type=int, default=600, help="of each round")
+    parser.add_argument("--in-flight", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each segment")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    shape = (options.segments, round(options.seconds * RATE))
+    names = " | ".join(f"{name} loop ms | process" for name in ("decoder", "encoder", "client"))
+    with tempfile.TemporaryDirectory(prefix="tandem-cost-") as directory, running(Path(directory)) as tiers:
+        measure(tiers, list(rng.integers(-3000, 3000, shape, dtype=np.int16)), options.in_flight)
+        print(f"| {names} | hop ms | p95 | wall s |\n{'| --- ' * 9}|")
+        for _ in range(options.rounds):
+            segments = list(rng.integers(-3000, 3000, shape, dtype=np.int16))
+            print(measure(tiers, segments, options.in_flight), flush=True)
+
+
+if __name__ == "__main__":
+    main()
