@@ -24,6 +24,12 @@ ONE_RATE = """
     }
   };
 """
+# Whether the waveform has bars taller than its idle line.
+PAINTED = """() => {
+  const wave = document.getElementById("wave");
+  const above = wave.getContext("2d").getImageData(0, Math.floor(wave.height * 0.4), wave.width, 1);
+  return above.data.some((value, at) => at % 4 === 3 && value > 0);
+}"""
 # Controls that a finger misses: smaller than 44 px, a switch with its label.
 TOO_SMALL = """() => [...document.querySelectorAll("button, a, select, textarea, input, summary")]
   .filter((control) => control.checkVisibility())
@@ -86,6 +92,7 @@ def test_a_microphones_words_reach_the_page(hearing: Hearing, open_page: OpenPag
     page.wait_for_selector("#partial:not([hidden]) p:not(:empty)")
     assert sent == ["LANGUAGE:en", "HOTWORDS:printer,Thursday,May", "SPK:true", "START"]
     expect(page.locator("#level")).to_have_attribute("aria-valuenow", re.compile(r"-[12]?\d$"))
+    assert page.evaluate(PAINTED)
     page.fill("#hotwords", "price")
     page.locator("#hotwords").blur()
     page.select_option("#language", "")
@@ -263,10 +270,14 @@ def test_errors_of_an_upload_are_shown(url: str, deaf: Browser) -> None:
     wait_for_state(page, "idle")
 
 
-def test_no_microphone_and_no_permission(deaf: Browser, open_page: OpenPage) -> None:
+def test_no_microphone_no_permission_and_no_secure_page(deaf: Browser, open_page: OpenPage) -> None:
     refuse = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', '%s'); };"
-    for name, message in (("NotAllowedError", "blocked"), ("NotFoundError", "No microphone found")):
-        page = open_page(deaf, refuse % name)
+    for script, message in (
+        (refuse % "NotAllowedError", "blocked"),
+        (refuse % "NotFoundError", "No microphone found"),
+        ("Object.defineProperty(navigator, 'mediaDevices', { value: undefined });", "needs a secure page"),
+    ):
+        page = open_page(deaf, script)
         page.click("#record")
         expect(page.locator("#notice")).to_contain_text(message)
         wait_for_state(page, "idle")
