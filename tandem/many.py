@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 
 from tandem.access import Access
 from tandem.client import Client, ServerFile
-from tandem.errors import LimitExceeded, TandemError
+from tandem.errors import LimitExceeded, TandemError, Unavailable
 from tandem.inputs import Recording
 from tandem.patience import Patience, recommended_timeout
 from tandem.results import RecognizeOptions, Transcript
 
 IN_FLIGHT = 128
 """Recordings of a minute that keep a GPU busy; a slower server lets them wait."""
+_CHECK_SECONDS = 1.0
 _AHEAD = 4
 """A long recording at the head does not stop those behind it: so many times in_flight may be done or wait."""
 
@@ -69,11 +70,15 @@ class ManyOptions:
 
 
 def transcribe_many(
-    targets: str | Sequence[str], items: Iterable[Recording], options: ManyOptions
+    targets: str | Sequence[str],
+    items: Iterable[Recording],
+    options: ManyOptions,
+    check: Callable[[], None] = lambda: None,
 ) -> Generator[Outcome, None, None]:
     """Outcomes in the order of `items`. Closing the iterator cancels what is in flight.
 
-    Several `targets` are gateways of the same services; each has an equal share of what is in flight.
+    Several `targets` are gateways of the same services; each has an equal share of what is in flight. `check`
+    raises what ends it all where the services will not come back, for which calls would wait half a minute.
     """
     waiting: deque[Future[Outcome]] = deque()
     addresses = [targets] if isinstance(targets, str) else targets
@@ -86,13 +91,22 @@ def transcribe_many(
         for item in items:
             waiting.append(pool.submit(_transcribe, free, item, options))
             while waiting and (waiting[0].done() or len(waiting) >= options.in_flight * _AHEAD):
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft(), check)
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(waiting.popleft(), check)
     finally:
         for client in clients:
             client.close()
         pool.shutdown(cancel_futures=True)
+
+
+def _result(work: Future[Outcome], check: Callable[[], None]) -> Outcome:
+    while not wait((work,), timeout=_CHECK_SECONDS).done:
+        check()
+    outcome = work.result()
+    if isinstance(outcome.error, Unavailable):
+        check()
+    return outcome
 
 
 def _transcribe(free: SimpleQueue[Client], item: Recording, options: ManyOptions) -> Outcome:

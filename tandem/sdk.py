@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, Literal, Self
 
 from tandem.access import Access
-from tandem.errors import Unavailable
 from tandem.inputs import Input, recordings
 from tandem.many import IN_FLIGHT, ManyOptions, Outcome, transcribe_many
 from tandem.results import RecognizeOptions, SilenceStep
@@ -39,10 +38,7 @@ class _Model(Services):
 
     def _outcomes(self, inputs: Input, sample_rate: int, options: ManyOptions) -> Iterator[Outcome]:
         self.check_open()
-        for outcome in transcribe_many(self.servers, recordings(inputs, sample_rate), options):
-            if isinstance(outcome.error, Unavailable):
-                self.check_alive()
-            yield outcome
+        yield from transcribe_many(self.servers, recordings(inputs, sample_rate), options, self.check_alive)
 
     def _results(
         self, inputs: Input, sample_rate: int, options: ManyOptions, on_error: str, sentences: bool

@@ -17,7 +17,7 @@ from tandem.cli.formats import FORMATS
 from tandem.cli.models import add_model_flags, engine_options
 from tandem.cli.output import Sink, Style, open_sink, style_for
 from tandem.cli.progress import Meter
-from tandem.errors import InvalidRequest, TandemError, Unavailable
+from tandem.errors import InvalidRequest, TandemError
 from tandem.inputs import Recording, recordings
 from tandem.local import LocalServices
 from tandem.many import IN_FLIGHT, ManyOptions, Outcome, transcribe_many
@@ -124,12 +124,10 @@ def _transcribe(items: Sequence[Recording], sink: Sink, options: argparse.Namesp
     with (
         _ended_by_sigterm(),
         _running(options, options.gateways) as (targets, check),
-        contextlib.closing(transcribe_many(targets, items, many)) as outcomes,
+        contextlib.closing(transcribe_many(targets, items, many, check)) as outcomes,
         Meter(len(items)) as meter,
     ):
         for outcome in outcomes:
-            if isinstance(outcome.error, Unavailable):
-                check()
             if not _take(outcome, sink, options.timing):
                 failed += 1
             meter.advance(outcome.transcript.duration if outcome.transcript else 0.0)
