@@ -13,7 +13,7 @@ import pytest
 from encoder_service.decoder_client import DecoderClient, DecodeRequest
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.decoder.v1 import decoder_pb2_grpc
-from tandem.errors import Overloaded, Unavailable
+from tandem.errors import CapabilityMissing, Overloaded, Unavailable
 from tandem.rpc import handlers
 from tandem.rpc.tensors import WireTensor
 
@@ -33,6 +33,10 @@ class Decoder(decoder_pb2_grpc.DecoderServiceServicer):
         async for request in requests:
             rows += request.chunk.spec.shape[0] if request.HasField("chunk") else 0
         yield pb.GenerateResponse(token_ids=[rows], result=pb.GenerateResult())
+
+    @handlers.unary
+    async def GenerateAtOnce(self, request: Any, context: Any) -> pb.GenerateAtOnceResponse:
+        raise CapabilityMissing("a decoder of an earlier release")
 
     @handlers.unary
     async def GetModelInfo(self, request: Any, context: Any) -> pb.GetModelInfoResponse:
