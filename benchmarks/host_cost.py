@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks import processor, random_checkpoint, workload
+from benchmarks import processor, random_checkpoint, streaming, workload
 from benchmarks.tier_hop import LLM_WIDTH, PUBLISHED_WIDTH
 from tandem import Client
 from tandem.inputs import recordings
@@ -66,6 +66,7 @@ def tiers(model: Path, options: argparse.Namespace) -> Iterator[list[Tier]]:
         at = Addresses.unix(root)
         decoder = ["--model", str(model), "--listen", at.decoder, "--log-level", "WARNING"]
         encoder = ["--model", str(model), "--listen", at.encoder, "--decoder", at.decoder]
+        encoder += ["--metrics-port", str(streaming.METRICS_PORT)]
         gateway = ["--listen", at.gateway, "--encoder", at.encoder, "--http-port", "0"]
         gateway += ["--realtime-port", "0", "--local-files", *options.gateway_args.split()]
         module = "decoder_service"

@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import random_checkpoint
 from benchmarks.host_cost import ROOT, SOURCE, Cpu, cpu_of, recorded, tiers
-from benchmarks.streaming import FRAME, RATE
+from benchmarks.streaming import FRAME, METRICS_PORT, RATE, encoded_seconds
 from benchmarks.tier_hop import LLM_WIDTH, PUBLISHED_WIDTH
 from gateway.audio.decode import decode
 from tandem.live_events import Final, Partial
@@ -83,13 +83,19 @@ def main() -> None:
             target = running[-1].address
             list(pool.map(partial(_process, target, 2.0), [[0.0]] * len(shares)))
             before = {tier.name: cpu_of(tier.process.pid) for tier in running}
+            encoded = encoded_seconds([METRICS_PORT])
             with recorded(running, options.py_spy):
                 parts = pool.map(partial(_process, target, options.seconds), shares)
                 heard = [stream for part in parts for stream in part]
+            encoded = encoded_seconds([METRICS_PORT]) - encoded
             used = {tier.name: cpu_of(tier.process.pid) - before[tier.name] for tier in running}
     partials, finals = (sum(column) / total for column in zip(*heard, strict=True))
     print(f"{options.streams} streams of {options.seconds:.0f} s, load {os.getloadavg()[0]:.1f}: ", end="")
-    print(f"{partials:.2f} partials and {finals:.3f} finals a second; CPU ms per stream and second")
+    print(
+        f"{partials:.2f} partials, {finals:.3f} finals, {encoded / total:.1f} s encoded for each second; ",
+        end="",
+    )
+    print("CPU ms per stream and second")
     print(f"  {'':<10}{'loop':>9}{'process':>9}{'children':>9}")
     for name, cpu in used.items():
         _row(name, cpu, total)

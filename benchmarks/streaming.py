@@ -52,7 +52,7 @@ _TAIL, _LOOK_BACK = 0.11, 0.25
 _STAGGER = 2.0
 _LONGEST = 60.0
 """Seconds of a segment at most, as an encoder of a published model says by default."""
-_METRICS_PORT = 18953
+METRICS_PORT = 18953
 
 
 @dataclass(slots=True)
@@ -294,9 +294,9 @@ def _server(options: argparse.Namespace) -> Iterator[tuple[str, tuple[int, ...]]
     if options.server:
         yield options.server, ()
         return
-    metrics_port = ["--metrics-port", str(_METRICS_PORT)]
+    metrics_port = ["--metrics-port", str(METRICS_PORT)]
     with private_stack(resolve(options.model), engine=options.engine, encoder_args=metrics_port) as stack:
-        yield stack.address, (_METRICS_PORT,)
+        yield stack.address, (METRICS_PORT,)
 
 
 def encoded_seconds(ports: Sequence[int]) -> float:

@@ -98,9 +98,8 @@ class RawDecoder:
     def _samples(self, data: bytes) -> Pcm:
         if self._encoding is RawEncoding.S16LE:
             data = self._rest + data
-            whole = len(data) // 2 * 2
-            self._rest = data[whole:]
-            return np.frombuffer(data[:whole], dtype="<i2").astype(np.int16)
+            self._rest = data[len(data) // 2 * 2 :]
+            return np.frombuffer(data, dtype="<i2", count=len(data) // 2).astype(np.int16, copy=False)
         decode = decode_mulaw if self._encoding is RawEncoding.MULAW else decode_alaw
         return np.asarray(np.rint(decode(data) * 32768).clip(-32768, 32767), dtype=np.int16)
 

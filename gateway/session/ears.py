@@ -17,6 +17,7 @@ FloatArray = NDArray[np.float32]
 # The network is asked for at least a step; a client's frame of 100 ms is then used up at once.
 _STEP = 6 * FRAME_SHIFT
 _UNIT = 2 * FRAME_SHIFT
+_FULL_SCALE = np.float32(1 / 32_768)
 _NO_SCORES = FrameScores(np.empty(0, np.float32), np.empty(0, np.float32))
 
 
@@ -97,4 +98,4 @@ class LiveVad:
 
 def _floats(samples: Pcm) -> FloatArray:
     """float32 [n] in [-1, 1]."""
-    return samples.astype(np.float32) / np.float32(32768)
+    return np.multiply(samples, _FULL_SCALE, dtype=np.float32)

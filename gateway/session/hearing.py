@@ -18,7 +18,7 @@ log = logging.getLogger("tandem.gateway.hearing")
 TICK = 0.02
 # Fewer sessions would mostly wait for nobody: each is heard at once.
 _COMPANY = 8
-# More than a client in real time has on its way: whoever sends faster is not held up.
+# Samples. So much does not wait for a tick, whether a client sends faster than speech or all have been late.
 _LARGE = 3 * 1_600
 
 
@@ -38,13 +38,10 @@ class Inlet:
         self.ears, self.heard, self.failed = ears, heard, failed
 
     def add(self, block: Pcm) -> None:
-        """int16 samples [n], to be scored now or within a tick."""
+        """int16 samples [n], to be scored within a tick."""
         self._blocks.append(block)
         self._samples += len(block)
-        if self._samples >= _LARGE:
-            self.flush()
-        else:
-            self._hearing.due(self)
+        self._hearing.due(self, at_once=self._samples >= _LARGE)
 
     def take(self) -> Pcm:
         """What waits, int16 [n]."""
@@ -69,7 +66,8 @@ class Hearing:
         self._detector = detector
         self._open: set[Inlet] = set()
         self._due: dict[Inlet, None] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._hurries = False
 
     def inlet(self, heard: Callable[[Pcm, FrameScores], None], failed: Callable[[Exception], None]) -> Inlet:
         """For a new session; to be closed."""
@@ -82,17 +80,27 @@ class Hearing:
         self._open.discard(inlet)
         self._due.pop(inlet, None)
 
-    def due(self, inlet: Inlet) -> None:
-        """Something waits at the inlet."""
+    def due(self, inlet: Inlet, *, at_once: bool) -> None:
+        """Something waits at the inlet; `at_once`: with what else is there, but for no tick."""
         if len(self._open) < _COMPANY:
             self.score([inlet])
             return
         self._due[inlet] = None
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+        loop = asyncio.get_running_loop()
+        if at_once and not self._hurries:
+            self._hurries = True
+            self._replace(loop.call_soon(self._tick))
+        elif self._timer is None:
+            self._timer = loop.call_later(TICK, self._tick)
+
+    def _replace(self, timer: asyncio.Handle | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = timer
 
     def _tick(self) -> None:
-        self._timer = None
+        self._replace(None)
+        self._hurries = False
         self.score(list(self._due))
 
     def score(self, inlets: Sequence[Inlet]) -> None:
