@@ -30,6 +30,9 @@ async def streaming_call(
     call = method(_noting(requests, failures, senders), timeout=timeout)
     try:
         yield call
+        # Whoever sent the last request may not know yet that it has been sent; grpc.aio formats a traceback
+        # for everyone that is cancelled.
+        await asyncio.sleep(0)
     except grpc.RpcError as error:
         raise from_rpc_error(error) from error
     except asyncio.CancelledError:
