@@ -67,7 +67,7 @@ class FsmnVad:
         scores: dict[int, FrameScores] = {}
         for group in alike.values():
             streams = [heard[index][0] for index in group]
-            together = np.stack([audio[index] for index in group])
+            together = _stacked([audio[index] for index in group])
             features = fbank(together)
             for stream, rest in zip(streams, together[:, features.shape[1] * FRAME_SHIFT :], strict=True):
                 stream.rest = rest.copy()
@@ -117,6 +117,11 @@ class FsmnStream:
     def unframed(self, samples: FloatArray) -> FloatArray:
         """Samples that frames are to be made of: the rest, and these."""
         return np.concatenate([self.rest, np.asarray(samples, dtype=np.float32)])
+
+
+def _stacked(audio: list[FloatArray]) -> FloatArray:
+    """[len(audio), n]; no copy of a single one, which may be a minute long."""
+    return np.stack(audio) if len(audio) > 1 else audio[0][None]
 
 
 def frame_ready_ms(frame: int) -> float:
