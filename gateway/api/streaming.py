@@ -112,8 +112,8 @@ async def _responses(
     finally:
         reading.cancel()
         following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        # The call's end reads what the client still sends: not while the reader does.
+        await asyncio.gather(reading, following, return_exceptions=True)
 
 
 @dataclass(slots=True)

@@ -11,8 +11,9 @@ from gateway.api.streaming import streaming_recognize
 from gateway.api.streaming_messages import session_options
 from gateway.session.config import PartialPolicy
 from tandem.asr.v1 import asr_pb2 as pb
-from tandem.errors import InvalidRequest
+from tandem.errors import InvalidRequest, Unavailable
 from tests.unit.gateway.session.instant import InstantService
+from tests.unit.gateway.session.simulation import Script
 
 
 class Open:
@@ -85,3 +86,22 @@ async def test_a_client_that_goes_at_once_is_waited_for_and_then_forgotten() -> 
     server.clock.now += server.sessions.limits.grace
     server.sessions.tick()
     assert len(server.sessions) == 0
+
+
+async def test_a_session_that_fails_tells_its_own_error_and_leaves_the_requests_to_be_read() -> None:
+    server = InstantService()
+    server.backend.error = Unavailable("no encoder")
+    speech = Script().pause(0.3).say(5).pause(2.5).audio
+
+    async def requests() -> AsyncIterator[pb.StreamingRecognizeRequest]:
+        yield pb.StreamingRecognizeRequest(config=pb.StreamingConfig())
+        yield pb.StreamingRecognizeRequest(audio=speech.tobytes())
+        await asyncio.Event().wait()
+
+    asked = requests()
+    with pytest.raises(Unavailable, match="no encoder"):
+        async for _ in streaming_recognize(server.sessions, asked, Open()):
+            continue
+    # As the end of a call does: nobody may be reading by then.
+    async for _ in asked:
+        continue
