@@ -71,17 +71,22 @@ class SampleBuffer:
         self._data += data
 
     def samples(self) -> Samples:
+        """What was added, as `whole` gives it."""
+        return self.whole(self._data)
+
+    def whole(self, data: bytes | bytearray) -> Samples:
         """[n], int16 or float32 as they came; InvalidRequest when bytes are missing or left over."""
-        count, rest = divmod(len(self._data), self._width)
+        count, rest = divmod(len(data), self._width)
+        self._check(count)
         if rest:
-            raise InvalidRequest.of("audio", f"{len(self._data)} bytes are not whole samples")
+            raise InvalidRequest.of("audio", f"{len(data)} bytes are not whole samples")
         if self.audio.HasField("num_samples") and count != self.audio.num_samples:
             raise InvalidRequest.of(
                 "audio", f"{count} samples arrived, {self.audio.num_samples} were announced"
             )
         if self.audio.format == pb.SAMPLE_FORMAT_S16LE:
-            return np.frombuffer(self._data, "<i2").astype(np.int16, copy=False)
-        return np.frombuffer(self._data, "<f4").astype(np.float32, copy=False)
+            return np.frombuffer(data, "<i2").astype(np.int16, copy=False)
+        return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
 
 
 async def read_samples(
@@ -107,9 +112,7 @@ async def read_segment(
         return await read_samples(config.audio, stream, max_samples)
     if config.ctc == pb.CTC_MODE_DENSE:
         raise InvalidRequest.of("config.ctc", "must not be dense with whole_audio")
-    buffer = SampleBuffer(config.audio, max_samples)
-    buffer.add(config.whole_audio)
-    return buffer.samples(), config.targets_follow
+    return SampleBuffer(config.audio, max_samples).whole(config.whole_audio), config.targets_follow
 
 
 async def read_targets(stream: AsyncIterator[pb.TranscribeRequest], vocab_size: int) -> list[int]:
