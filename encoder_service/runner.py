@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +20,7 @@ log = logging.getLogger("tandem.encoder.runner")
 
 QUANTUM = 128
 """Rows of the smallest bucket, and what larger ones are multiples of: about 8 s of audio."""
-SLOTS = (16, 256)
+SLOTS = (8, 64, 256)
 SHORT_FRAMES = 512
 
 
@@ -49,9 +49,6 @@ class NetworkOutputs:
 class Runner(Protocol):
     """`clock` is marked after the encoder, the adaptor and the CTC branch."""
 
-    def prepare(self) -> int:
-        """Whatever would make the first batches slow; returns how many shapes of batches are ready."""
-
     def run(
         self, features: Tensor, lengths: tuple[int, ...], wanted: Wanted, clock: StageClock
     ) -> NetworkOutputs: ...
@@ -62,10 +59,6 @@ class PlainRunner:
 
     def __init__(self, networks: PackedNetworks, top_k: int, transfer: Transfer) -> None:
         self._networks, self._top_k, self._transfer = networks, top_k, transfer
-
-    def prepare(self) -> int:
-        """Nothing: there is no shape that comes again."""
-        return 0
 
     def run(
         self, features: Tensor, lengths: tuple[int, ...], wanted: Wanted, clock: StageClock
@@ -162,41 +155,14 @@ def find_bucket(lengths: tuple[int, ...], most: int, longest: int) -> Bucket | N
 
     At most an eighth of a bucket beyond the first ones stays empty.
     """
-    rows = _rows(sum(lengths))
+    total = sum(lengths)
+    step = max(QUANTUM, (1 << max(0, total - 1).bit_length()) // 16)
+    rows = -(-total // step) * step
     slots = next((slots for slots in SLOTS if slots >= len(lengths)), None)
     peak = max(lengths)
     if rows > most or slots is None or peak > longest:
         return None
     return Bucket(rows, slots, min(rows, SHORT_FRAMES if peak <= SHORT_FRAMES else longest, longest))
-
-
-def batches_of_all_buckets(most: int, longest: int) -> Iterator[tuple[int, ...]]:
-    """Frames of the segments of one batch for each bucket that find_bucket can find, the largest first."""
-    sizes = [_rows(1)]
-    while (larger := _rows(sizes[-1] + 1)) <= most:
-        sizes.append(larger)
-    for rows in reversed(sizes):
-        for fewer, slots in zip((0, *SLOTS), SLOTS, strict=False):
-            short = min(rows, SHORT_FRAMES, longest)
-            for peak in sorted({short, min(rows - fewer, longest)}):
-                count = max(fewer + 1, -(-rows // peak))
-                if count <= slots and (peak == short or peak > SHORT_FRAMES):
-                    yield _cut(rows, peak, count)
-
-
-def _rows(frames: int) -> int:
-    """Rows of the smallest bucket for so many frames."""
-    step = max(QUANTUM, (1 << max(0, frames - 1).bit_length()) // 16)
-    return -(-frames // step) * step
-
-
-def _cut(total: int, peak: int, count: int) -> tuple[int, ...]:
-    """`count` lengths of at most `peak` frames, the first as long as can be, which add up to `total`."""
-    first = min(peak, total - (count - 1))
-    if count == 1:
-        return (first,)
-    each, more = divmod(total - first, count - 1)
-    return (first, *(each + (index < more) for index in range(count - 1)))
 
 
 class BucketRunner:
@@ -217,17 +183,6 @@ class BucketRunner:
         self._transfer, self._executor = transfer, executor
         self._plain = PlainRunner(networks, top_k, transfer)
         self._buffers = _Buffers.of(sizes, networks, top_k, transfer.device)
-
-    def prepare(self) -> int:
-        """Run a batch of silence in every bucket, so that none has to be captured later; returns how many."""
-        batches = list(batches_of_all_buckets(self._sizes.rows, self._sizes.longest))
-        silence = torch.zeros(
-            self._sizes.rows, self._networks.encoder.input_size, device=self._transfer.device
-        )
-        for lengths in batches:
-            features = silence[: sum(lengths)]
-            self.run(features, lengths, Wanted(embeds=True, ctc=True), StageClock(self._transfer.device))
-        return len(batches)
 
     def run(
         self, features: Tensor, lengths: tuple[int, ...], wanted: Wanted, clock: StageClock
