@@ -36,7 +36,7 @@ class DecoderConfig:
     enforce_eager: bool | None = None
     log_probs: bool = False
     stream_interval: int = 1
-    prefill_interval: float | None = None
+    prefill_interval: float = 0.0
     forced_tokens_per_embedding: float = 0.0
     speculative_tokens: int = 0
     cpu_kv_cache_gib: int = 2
@@ -124,8 +124,7 @@ def parse(arguments: Sequence[str] | None = None) -> DecoderConfig:
     flag(
         "prefill-interval",
         seconds,
-        "time for which new prompts wait for each other while others are decoded (vllm); "
-        "0.03 with CUDA graphs when unset, 0 without",
+        "time for which new prompts wait for each other while others are decoded (vllm); 0 is off",
     )
     flag(
         "forced-tokens-per-embedding",

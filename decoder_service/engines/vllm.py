@@ -32,7 +32,6 @@ log = logging.getLogger("decoder.vllm")
 MAX_NUM_SEQS_GPU = 512
 """vLLM captures CUDA graphs up to this batch; larger batches ran slower per token than this one."""
 MAX_NUM_SEQS_CPU = 32
-PREFILL_INTERVAL_GRAPHS = 0.03
 DEATH_POLL_SECONDS = 0.5
 # vLLM takes smaller ones first.
 _URGENT = -1
@@ -47,7 +46,7 @@ class VllmEngine:
         self._active = 0
         self._numbers = itertools.count()
         self._llm: Any = None
-        self._turns = Turns(0.0)
+        self._turns = Turns(settings.prefill_interval)
 
     @property
     def info(self) -> EngineInfo:
@@ -71,7 +70,6 @@ class VllmEngine:
             raise RuntimeError(f"vLLM {vllm.__version__} has no mixed prompts; install vllm>=0.26")
         facts = read_model_facts(self._settings.model)
         arguments = _engine_arguments(self._settings, facts)
-        self._turns = Turns(_prefill_interval(self._settings, graphs=not arguments["enforce_eager"]))
         _leave_processors_alone()
         if count := self._settings.speculative_tokens:
             arguments |= speculation(count, arguments["max_num_seqs"], graphs=not arguments["enforce_eager"])
@@ -202,12 +200,6 @@ def _leave_processors_alone() -> None:
     if not current_platform.is_cpu() and "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)
-
-
-def _prefill_interval(settings: EngineSettings, *, graphs: bool) -> float:
-    if settings.prefill_interval is not None:
-        return settings.prefill_interval
-    return PREFILL_INTERVAL_GRAPHS if graphs else 0.0
 
 
 def _engine_arguments(settings: EngineSettings, facts: ModelFacts) -> dict[str, Any]:
