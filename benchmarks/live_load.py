@@ -75,7 +75,8 @@ class Levels:
 def cells(row: Row) -> dict[str, str]:
     """One line of the table: milliseconds as p50 / p95, cores in use, GPU."""
     line = {"sessions": str(row.detail["streams"]), "failed": str(row.failed)}
-    line["wrong finals"] = str(row.detail["sessions_with_wrong_finals"])
+    if (wrong := row.detail.get("sessions_with_wrong_finals")) is not None:
+        line["wrong finals"] = str(wrong)
     for title, name in FIGURES.items():
         found = row.detail[name]
         line[title] = f"{found['p50']} / {found['p95']}"

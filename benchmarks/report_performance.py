@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 FOLDER = PAGE.with_suffix("")
 _PART = re.compile(r"(<!-- ([a-z-]+) -->\n).*?(<!-- end -->)", re.S)
-_WHOLE = re.compile(r"(sdk|grpc)( \+ speakers)? #|\w+, FunASR|FunASR|transformers engine")
+_WHOLE = re.compile(r"(sdk|grpc)[^#]*#\d|\w+, FunASR|FunASR|transformers engine")
 _PEERS = ("side_peer", "side_slow")
 _CURVES = {
     "segment": ("segment.svg", "RTFx against segment length", "seconds of a segment"),
@@ -172,10 +172,9 @@ def memory(files: Files) -> str:
 
 def live(files: Files) -> str:
     """Live sessions: milliseconds as p50 / p95, seconds of processor time of a level."""
-    rows = _live_rows(files)
-    if not rows:
-        return ""
-    return f"![Live latency](performance/live.svg)\n\n{table([live_cells(row) for row in rows])}"
+    found = [(file, rows) for file in files if (rows := _live_rows([file]))]
+    tables = [_with_origin(table([live_cells(row) for row in rows]), [file]) for file, rows in found]
+    return "\n\n".join(["![Live latency](performance/live.svg)", *tables]) if tables else ""
 
 
 def tensor_parallel(files: Files) -> str:
@@ -210,7 +209,7 @@ def plots(files: Files) -> dict[str, str]:
         held: Series = {role: [(queue(row), host_mib(row).get(role, 0.0)) for row in rows] for role in roles}
         title = "Memory against queue"
         found["memory.svg"] = line_plot(title, "seconds of audio waiting, at most", "MiB, host", held)
-    if rows := _live_rows(files):
+    if rows := _live_rows([file for file in files if _live_rows([file])][-1:]):
         lines: Series = {
             f"{what}, {rank}": [(row.detail["streams"], row.detail[key][rank]) for row in rows]
             for what, key in (("first partial", "first_partial_ms"), ("final", "final_after_endpoint_ms"))
@@ -241,7 +240,7 @@ def _on_curve(files: Files, curve: str) -> list[Row]:
 
 
 def _live_rows(files: Files) -> list[Row]:
-    return [row for file in files for row in file.rows if "sessions_with_wrong_finals" in row.detail]
+    return [row for file in files for row in file.rows if "first_partial_ms" in row.detail]
 
 
 def _seconds(row: Row, name: str) -> str:
