@@ -55,6 +55,7 @@ def requests(pcm: bytes, max_tokens: int) -> Iterator[pb.TranscribeRequest]:
             prefix_token_ids=[1] * 18,
             suffix_token_ids=[1] * 5,
             sampling=sampling,
+            final_only=True,  # as gateways ask
         )
     )
     for offset in range(0, len(pcm), CHUNK_BYTES):
