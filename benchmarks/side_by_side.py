@@ -124,6 +124,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--in-flight", type=int, default=64, help="recordings at a time")
     parser.add_argument("--client-processes", type=int, default=2)
     parser.add_argument("--gateways", type=int, default=1, help="processes that recordings are spread over")
+    parser.add_argument("--encoders", type=int, default=1, help="processes that share the encoder's GPU")
     parser.add_argument("--rounds", type=int, default=2, help="passes of each kind")
     parser.add_argument("--slow-files", type=int, default=16, help="files for the transformers engine")
     parser.add_argument("--peer-files", type=int, default=48, help="files for FunASR's engine")
@@ -157,6 +158,7 @@ def prepared(options: argparse.Namespace) -> Iterator[Setup]:
             gpu_share=options.gpu_share,
             tokens_per_embedding=options.tokens_per_embedding,
             gateways=options.gateways,
+            encoders=options.encoders,
             extra=parse_extra(options.flags),
         )
         yield Setup(

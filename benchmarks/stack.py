@@ -16,6 +16,7 @@ from tandem.launcher import Addresses, Stack, StackConfig, Tier, spawn, wait_rea
 
 METRICS_PORTS = {"gateway": 9461, "encoder": 9462, "decoder": 9463}
 _MORE_PORTS = 9471
+_MORE_ENCODER_PORTS = 9491
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Services:
     queued_seconds: float = 24_000.0
     gateways: int = 1
     """Processes that a pass is spread over; audio workers, half of the cores at least, are shared out."""
+    encoders: int = 1
+    """Processes that share the encoder's device."""
     extra: dict[str, Sequence[str]] = field(default_factory=dict)
 
     def flags(self, tier: str) -> list[str]:
@@ -118,46 +121,74 @@ def running(services: Services) -> Iterator[Stack]:
 
 
 @contextlib.contextmanager
+def more_encoders(services: Services, stack: Stack, number: int) -> Iterator[list[Tier]]:
+    """So many encoders beside the stack's own, on the same device, for the same decoder."""
+    at = stack.config.addresses
+    usual = ["--model", str(services.model), "--decoder", at.decoder, *services.flags("encoder")]
+    with _beside(services, "encoder", "encoder_service", number, usual, _MORE_ENCODER_PORTS) as started:
+        yield started
+
+
+@contextlib.contextmanager
 def more_gateways(
-    services: Services, stack: Stack, number: int, flags: Sequence[str] = ()
+    services: Services, stack: Stack, number: int, flags: Sequence[str] = (), encoders: Sequence[Tier] = ()
 ) -> Iterator[list[Tier]]:
-    """So many gateways beside the stack's own, in front of the same tiers, with these flags as well."""
-    usual = [*services.flags("gateway"), "--http-port", "0", "--realtime-port", "0"]
+    """So many gateways beside the stack's own, with these flags as well.
+
+    They are in front of the stack's encoder, and of `encoders` too.
+    """
+    targets = [stack.config.addresses.encoder, *(tier.address for tier in encoders)]
+    usual = ["--encoder", ",".join(targets), *services.flags("gateway")]
+    usual += ["--http-port", "0", "--realtime-port", "0", *flags]
+    with _beside(services, "gateway", "gateway", number, usual, _MORE_PORTS) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def _beside(
+    services: Services, tier: str, module: str, number: int, flags: Sequence[str], ports: int
+) -> Iterator[list[Tier]]:
+    """Processes of one tier, ready; their metrics are at `ports` and the following ones."""
     started: list[Tier] = []
     try:
         for index in range(number):
-            name = f"gateway-{index}"
+            name = f"{tier}-{index}"
             address = f"unix:{services.root / name}.sock"
-            own = ["--listen", address, "--encoder", stack.config.addresses.encoder, *usual, *flags]
-            own += ["--metrics-port", str(_MORE_PORTS + index)]
-            started.append(spawn(name, "gateway", own, address, services.root))
+            own = ["--listen", address, *flags, "--metrics-port", str(ports + index)]
+            started.append(spawn(name, module, own, address, services.root))
         wait_ready(started, timeout=120.0)
         yield started
     finally:
-        for tier in started:
-            tier.process.terminate()
-        for tier in started:
-            tier.end(grace=10.0)
+        for process in started:
+            process.process.terminate()
+        for process in started:
+            process.end(grace=10.0)
 
 
 @contextlib.contextmanager
 def front(services: Services, stack: Stack) -> Iterator[Front]:
-    """The stack's own gateway, or as many as the services ask for."""
-    if services.gateways == 1:
+    """The stack's own gateway and encoder, or as many as the services ask for."""
+    if services.gateways == services.encoders == 1:
         yield Front((stack.address,), watched(stack), tuple(stack.tiers))
         return
-    with more_gateways(services, stack, services.gateways) as gateways:
+    with (
+        more_encoders(services, stack, services.encoders - 1) as encoders,
+        more_gateways(services, stack, services.gateways, encoders=encoders) as gateways,
+    ):
         servers = tuple(tier.address for tier in gateways)
-        yield Front(servers, watched(stack, gateways), (*stack.tiers, *gateways))
+        yield Front(servers, watched(stack, gateways, encoders), (*stack.tiers, *encoders, *gateways))
 
 
-def watched(stack: Stack, gateways: Sequence[Tier] = ()) -> list[Watched]:
-    """The stack's tiers; other gateways, if any, count as one tier in place of the stack's own."""
-    tiers = [
-        Watched(tier.name, (tier.process.pid,), (METRICS_PORTS[tier.name],))
-        for tier in stack.tiers
-        if tier.name != "gateway" or not gateways
-    ]
+def watched(stack: Stack, gateways: Sequence[Tier] = (), encoders: Sequence[Tier] = ()) -> list[Watched]:
+    """The stack's tiers and more encoders; more gateways, if any, in place of the stack's own."""
+    tiers = []
+    for tier in stack.tiers:
+        if tier.name == "gateway" and gateways:
+            continue
+        more = encoders if tier.name == "encoder" else ()
+        processes = (tier.process.pid, *(other.process.pid for other in more))
+        ports = (METRICS_PORTS[tier.name], *(_MORE_ENCODER_PORTS + index for index in range(len(more))))
+        tiers.append(Watched(tier.name, processes, ports))
     if gateways:
         ports = tuple(_MORE_PORTS + index for index in range(len(gateways)))
         tiers.append(Watched("gateway", tuple(tier.process.pid for tier in gateways), ports))

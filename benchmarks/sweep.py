@@ -17,17 +17,18 @@ from pathlib import Path
 
 from benchmarks import profiling, side_by_side, workload
 from benchmarks.passes import Load, Results, one_pass, profiled_pass
-from benchmarks.stack import more_gateways, running, watched
+from benchmarks.stack import more_encoders, more_gateways, running, watched
 from tandem.launcher import Stack
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Passes in front of the same gateways; 0 workers are as many as benchmarks.stack chooses."""
+    """Passes with the same gateways and encoders; 0 workers are as many as benchmarks.stack chooses."""
 
     gateways: int
     workers: int
     loads: tuple[Load, ...]
+    encoders: int = 1
 
     def label(self, load: Load) -> str:
         parts = [
@@ -36,6 +37,7 @@ class Group:
             f"{load.in_flight} in flight",
         ]
         parts += [f"{load.processes} clients"] if load.way == "grpc" else []
+        parts += [f"{self.encoders} encoders"] if self.encoders > 1 else []
         return ", ".join([*parts, *(["speakers"] if load.speakers else [])])
 
     def flags(self) -> list[str]:
@@ -43,7 +45,7 @@ class Group:
 
 
 def groups(cores: int) -> list[Group]:
-    """In-flight counts and clients with one gateway, more workers, more gateways."""
+    """In-flight counts and clients with one gateway, more workers, more gateways, more encoders."""
     grpc, sdk = Load(), Load("sdk", in_flight=128)
     many = replace(grpc, in_flight=184, processes=4)
     half, most = max(2, cores // 2), max(3, cores - 2)
@@ -63,6 +65,7 @@ def groups(cores: int) -> list[Group]:
         Group(1, most, (replace(many, in_flight=128), sdk)),
         Group(2, max(2, most // 2), (many, replace(many, speakers=True))),
         Group(4, max(2, most // 4), (many,)),
+        *(Group(6, max(1, most // 7), (many, many), encoders) for encoders in (1, 2, 3)),
     ]
 
 
@@ -95,8 +98,11 @@ def sweep(setup: side_by_side.Setup, wanted: list[Group], results: Results, prof
 def run_group(
     setup: side_by_side.Setup, stack: Stack, group: Group, folders: Iterator[Path], results: Results
 ) -> None:
-    with more_gateways(setup.services, stack, group.gateways, group.flags()) as gateways:
-        servers, tiers = [tier.address for tier in gateways], watched(stack, gateways)
+    with (
+        more_encoders(setup.services, stack, group.encoders - 1) as encoders,
+        more_gateways(setup.services, stack, group.gateways, group.flags(), encoders) as gateways,
+    ):
+        servers, tiers = [tier.address for tier in gateways], watched(stack, gateways, encoders)
         for load in group.loads:
             name = group.label(load)
             results.attempt(name, partial(one_pass, name, load, servers, next(folders), tiers))
