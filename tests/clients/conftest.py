@@ -13,7 +13,7 @@ from tandem.launcher import Addresses, Stack, StackConfig
 from tandem.live_events import Final
 from tandem.results import Transcript
 from tests.clients.programs import LANGUAGES, MEETING, speech, start_build
-from tests.support.services import free_port
+from tests.support.ports import free_port
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 

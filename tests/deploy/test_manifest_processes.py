@@ -21,8 +21,9 @@ import gateway.config
 from tandem import Client, RecognizeOptions
 from tandem.launcher import Tier, is_ready, spawn, wait_ready
 from tests.deploy.chart import EVERYTHING, TIERS, VARIANTS, Manifest, container, find, flag, render
+from tests.support.ports import free_port
 from tests.support.recordings import vad_weights
-from tests.support.services import NANO, free_port
+from tests.support.services import NANO
 
 PARSERS: dict[str, Callable[[list[str]], Any]] = {
     "gateway": gateway.config.parse,

@@ -16,7 +16,7 @@ import soundfile
 from tandem.launcher import is_ready
 from tests.docs.blocks import ROOT, all_blocks
 from tests.docs.shell import Shell
-from tests.support.services import free_port
+from tests.support.ports import free_port
 
 _PORT = re.compile(r"\b(?:5005\d|5006\d|88\d\d|10095|91\d\d)\b")
 _SERVE_FLAGS = {

@@ -27,8 +27,9 @@ from tests.support.rounds import Rounds, rounds
 ROOT = Path(__file__).parents[2]
 MEETING = ROOT / "examples" / "meeting.flac"
 OPTIONS = RecognizeOptions(vad=False, word_times=False, details=True, max_new_tokens=3)
-# Segments are encoded one by one, and again when they come again, so that an encoder has one speed.
+# One segment at a time, and again when it comes again, so that a replica has one speed.
 ALONE = ("--max-batch-items", "1", "--embedding-cache-mib", "0")
+ONE_ANSWER = ("--max-num-seqs", "1")
 IN_FLIGHT = 16
 PIECES = 6
 
@@ -56,7 +57,8 @@ def cut_recording() -> list[bytes]:
 @pytest.fixture(scope="module")
 def running(derived_files: None) -> Iterator[Cluster]:
     """Two of three encoders at work."""
-    with cluster(ROOT / "models" / "demo", 3, 2, running=2, encoder_args=ALONE) as started:
+    model, args = ROOT / "models" / "demo", {"encoder_args": ALONE, "decoder_args": ONE_ANSWER}
+    with cluster(model, 3, 2, running=2, **args) as started:
         yield started
 
 

@@ -17,7 +17,8 @@ from gateway.text.prompt import PromptOptions
 from tandem.launcher import Stack
 from tandem.local import demo_directory
 from tests.support.metrics import scrape, value
-from tests.support.services import free_port, stack
+from tests.support.ports import free_port
+from tests.support.services import stack
 
 MEETING = Path(__file__).parents[2] / "examples" / "meeting.flac"
 METRICS = free_port()

@@ -14,7 +14,8 @@ from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
 from tandem.rpc.channels import channel_options
 from tests.support.metrics import scrape, value
-from tests.support.services import NANO, encoder, free_port
+from tests.support.ports import free_port
+from tests.support.services import NANO, encoder
 
 Stub = encoder_pb2_grpc.EncoderServiceStub
 OUTCOMES = ("hit", "shared", "miss")

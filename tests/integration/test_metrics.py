@@ -14,7 +14,8 @@ from tandem import Client, RecognizeOptions
 from tandem.errors import InvalidAudio
 from tandem.launcher import Addresses, Stack, StackConfig
 from tests.support.metrics import Samples, scrape, value
-from tests.support.services import NANO, free_port
+from tests.support.ports import free_port
+from tests.support.services import NANO
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "metrics.md"
 PORTS = {name: free_port() for name in ("gateway", "encoder", "decoder")}

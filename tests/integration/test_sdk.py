@@ -23,9 +23,10 @@ from tandem.launcher import LaunchError
 from tandem.rpc.status import from_rpc_error
 from tests.support.guide import run_snippet
 from tests.support.metrics import scrape
+from tests.support.ports import free_port
 from tests.support.processes import children, is_gone
 from tests.support.recordings import recording, recording_path
-from tests.support.services import NANO, free_port
+from tests.support.services import NANO
 
 FILES = ["english_9s.wav", "mandarin_6s.wav"]
 

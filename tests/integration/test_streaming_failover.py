@@ -18,7 +18,8 @@ import pytest
 from tandem import LiveStream, RecognizeOptions, StreamOptions, stream
 from tandem.launcher import Tier, spawn, wait_ready
 from tandem.live_events import Ended, EndReason, Final, LiveEvent, Partial, SpeechBegan
-from tests.support.live import DECODER, free_port, live_stack, paced, pcm
+from tests.support.live import DECODER, live_stack, paced, pcm
+from tests.support.ports import free_port
 from tests.support.services import NANO
 
 SHORT = StreamOptions(RecognizeOptions(max_new_tokens=6))

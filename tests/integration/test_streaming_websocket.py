@@ -16,7 +16,8 @@ import soundfile
 from websockets.asyncio.client import ClientConnection, connect
 
 from tandem.launcher import Stack, spawn, wait_ready
-from tests.support.live import free_port, paced, pcm
+from tests.support.live import paced, pcm
+from tests.support.ports import free_port
 from tests.support.recordings import DATA
 
 GUIDE = DATA / "guide" / "realtime_ws.py.txt"

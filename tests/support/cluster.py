@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tandem.launcher import Tier, spawn, wait_ready
 from tests.support.metrics import Samples, scrape, value
-from tests.support.services import free_port
+from tests.support.ports import free_port
 
 START_SECONDS = 180
 DECODER_ARGS = ("--dtype", "fp32", "--max-model-len", "1024")
@@ -89,7 +89,13 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(
-    model: Path, encoders: int, decoders: int, *, running: int, encoder_args: Sequence[str] = ()
+    model: Path,
+    encoders: int,
+    decoders: int,
+    *,
+    running: int,
+    encoder_args: Sequence[str] = (),
+    decoder_args: Sequence[str] = (),
 ) -> Iterator[Cluster]:
     """`running` of the encoders are started, the others only listed."""
     weights = ["--model", str(model)]
@@ -97,7 +103,7 @@ def cluster(
     def replica(module: str, arguments: list[str]) -> Replica:
         return Replica(module, f"127.0.0.1:{free_port()}", free_port(), arguments)
 
-    language = ["--engine", "transformers", *DECODER_ARGS]
+    language = ["--engine", "transformers", *DECODER_ARGS, *decoder_args]
     behind = [replica("decoder_service", [*weights, *language]) for _ in range(decoders)]
     targets = "ipv4:" + ",".join(item.address for item in behind)
     front = [

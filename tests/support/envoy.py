@@ -14,7 +14,7 @@ from typing import Any
 
 from tandem.launcher import is_ready
 from tests.deploy.chart import container, find, render
-from tests.support.services import free_port
+from tests.support.ports import free_port
 
 _GATEWAY = "speech-tandem-gateway-headless"
 

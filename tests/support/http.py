@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tandem.launcher import Stack
-from tests.support.services import free_port, stack
+from tests.support.ports import free_port
+from tests.support.services import stack
 
 PAGE = "http://page.example"
 """The origin that the stack lets in."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -13,18 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tandem.launcher import Addresses, Stack, StackConfig
+from tests.support.ports import free_port
 from tests.support.recordings import recording
 from tests.support.services import NANO
 
 FRAME = 1600
 DECODER = ("--dtype", "fp32", "--max-model-len", "2048")
-
-
-def free_port() -> int:
-    """A TCP port that is free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -28,14 +28,14 @@ def rounds(machines: Mapping[int, float], around: Sequence[int] = ()) -> Iterato
     """Hold processes to equal progress; the values are their speeds, 1.0 that of a whole machine.
 
     In a round each may use its share of a slice of processor time and is stopped until the next one. The
-    round ends when each has used it or has nothing to do, and the processes `around` have nothing to do
-    either: these are as fast as need be. A process may die meanwhile.
+    round ends when each has used it or has nothing to do, and the processes `around`, this one included,
+    have nothing to do either: these are as fast as need be. A process may die meanwhile.
     """
     passed, over = Rounds(), threading.Event()
 
     def work() -> None:
         while not over.is_set():
-            passed.count += _round(machines, around, over)
+            passed.count += _round(machines, [*around, os.getpid()], over)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -70,13 +70,15 @@ def _processor_seconds(pid: int) -> float:
 
 
 def _sleeps(pid: int) -> bool:
-    """Whether no thread of the process wants a processor."""
+    """Whether no thread of the process, but the one that asks, wants a processor."""
     return all(text.rpartition(")")[2].split()[0] in "SZ" for text in _of_threads(pid, "stat"))
 
 
 def _of_threads(pid: int, name: str) -> Iterator[str]:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for folder in Path(f"/proc/{pid}/task").iterdir():
+            if folder.name == str(threading.get_native_id()):
+                continue
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 yield (folder / name).read_text(encoding="utf-8")
 

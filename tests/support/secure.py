@@ -14,7 +14,7 @@ from tandem.access import Access
 from tandem.errors import Unavailable
 from tandem.launcher import Tier, spawn, wait_ready
 from tests.support.certificates import Authority, Issued
-from tests.support.services import free_port
+from tests.support.ports import free_port
 
 START_SECONDS = 180
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,9 +51,3 @@ def stack(
         )
         with Stack(config) as running:
             yield running
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listened on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
