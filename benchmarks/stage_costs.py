@@ -43,7 +43,7 @@ from tandem.plan.curve import Curve
 from tandem.streaming_client import StreamOptions
 from tandem.waves import to_wav
 from tests.support.metrics import Samples, scrape, value
-from tests.support.services import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = [
