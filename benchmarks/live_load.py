@@ -72,6 +72,11 @@ class Levels:
         return row
 
 
+def is_live(row: Row) -> bool:
+    """Whether it is a row of this study."""
+    return "first_partial_ms" in row.detail
+
+
 def cells(row: Row) -> dict[str, str]:
     """One line of the table: milliseconds as p50 / p95, cores in use, GPU."""
     line = {"sessions": str(row.detail["streams"]), "failed": str(row.failed)}
@@ -100,4 +105,4 @@ def study(setup: side_by_side.Setup, stack: Stack, results: Results) -> None:
             results.attempt(f"{number} sessions", partial(levels.run, number))
             for tier in [*stack.tiers, *encoders, *started]:
                 tier.check_alive()
-    print(table([cells(row) for row in results.rows if "sessions_with_wrong_finals" in row.detail]))
+    print(table([cells(row) for row in results.rows if is_live(row)]))

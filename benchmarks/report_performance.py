@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.live_load import cells as live_cells
+from benchmarks.live_load import is_live
 from benchmarks.passes import Row
 from benchmarks.plot import Series, line_plot
 from benchmarks.report import table
@@ -240,7 +241,7 @@ def _on_curve(files: Files, curve: str) -> list[Row]:
 
 
 def _live_rows(files: Files) -> list[Row]:
-    return [row for file in files for row in file.rows if "first_partial_ms" in row.detail]
+    return [row for file in files for row in file.rows if is_live(row)]
 
 
 def _seconds(row: Row, name: str) -> str:

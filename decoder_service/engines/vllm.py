@@ -109,7 +109,8 @@ class VllmEngine:
         )
         self._active += 1
         try:
-            await self._turns.wait(self._active - 1)
+            if not request.urgent:
+                await self._turns.wait(self._active - 1)
             async with aclosing(outputs):
                 async for output in outputs:
                     yield _delta(output.outputs[0], stop_ids)
