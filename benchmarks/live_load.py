@@ -10,14 +10,14 @@ as random weights need it, unless --tokens-per-embedding is 0.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from benchmarks import side_by_side, streaming
 from benchmarks.passes import Results, Row
 from benchmarks.report import table
-from benchmarks.stack import more_encoders, more_gateways, watched
+from benchmarks.stack import front
 from benchmarks.watch import Watched, watching
 from benchmarks.workload import ROOT, as_wav
 from tandem.launcher import Stack
@@ -92,17 +92,12 @@ def cells(row: Row) -> dict[str, str]:
 def study(setup: side_by_side.Setup, stack: Stack, results: Results) -> None:
     """A row for a single stream, then one for each level."""
     cores, smoke = os.cpu_count() or 2, setup.work.files < 100
-    gateways, seconds = max(2, cores // 2), 8.0 if smoke else 20.0
-    with (
-        more_encoders(setup.services, stack, setup.services.encoders - 1) as encoders,
-        more_gateways(setup.services, stack, gateways, ["--audio-workers", "1"], encoders) as started,
-    ):
-        servers, tiers = tuple(tier.address for tier in started), watched(stack, started, encoders)
+    services, seconds = replace(setup.services, gateways=max(2, cores // 2)), 8.0 if smoke else 20.0
+    with front(services, stack, ["--audio-workers", "1"]) as at:
         recording = as_wav(RECORDING, setup.root / "live.wav")
         compared = not setup.services.tokens_per_embedding
-        levels = Levels(servers, tiers, recording, seconds, max(2, cores // 3), compared)
+        levels = Levels(at.servers, at.watched, recording, seconds, max(2, cores // 3), compared)
         for number in (1, *(SMALL if smoke else SESSIONS)):
             results.attempt(f"{number} sessions", partial(levels.run, number))
-            for tier in [*stack.tiers, *encoders, *started]:
-                tier.check_alive()
+            at.check_alive()
     print(table([cells(row) for row in results.rows if is_live(row)]))

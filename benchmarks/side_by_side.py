@@ -24,7 +24,7 @@ from pathlib import Path
 
 from benchmarks import published, workload
 from benchmarks.passes import Load, Results, Row, one_pass
-from benchmarks.stack import Services, front, parse_extra, running, watched
+from benchmarks.stack import Services, front, own, parse_extra, running
 from tandem.launcher import Stack
 
 
@@ -91,10 +91,10 @@ def transformers_part(setup: Setup, results: Results) -> None:
     services = replace(setup.services, engine="transformers", root=setup.root / "transformers")
     load = Load("sdk", setup.in_flight)
     with running(services) as stack:
-        tiers, servers = watched(stack), [stack.address]
-        one_pass("warm-up", load, servers, setup.recordings("warm-up-2", 1001, 2), tiers)
+        at = own(stack)
+        one_pass("warm-up", load, at.servers, setup.recordings("warm-up-2", 1001, 2), at.watched)
         folder = setup.recordings("set-transformers", 101, setup.slow_files)
-        results.add(one_pass("transformers engine", load, servers, folder, tiers))
+        results.add(one_pass("transformers engine", load, at.servers, folder, at.watched))
 
 
 def funasr_part(setup: Setup, results: Results) -> None:
@@ -119,12 +119,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--tokens-per-embedding", type=float, default=published.TOKENS_PER_EMBEDDING)
     parser.add_argument("--engine", default="vllm", choices=("vllm", "transformers"), help="of part tandem")
     parser.add_argument("--device", help="torch device; unset is found")
-    parser.add_argument("--gpu-share", type=float, default=0.6, help="of the GPU's memory, for the decoder")
+    parser.add_argument("--gpu-share", type=float, default=0.6, help="of the GPU's memory, for all decoders")
     parser.add_argument("--flags", nargs="*", default=[], metavar="TIER=FLAGS", help="more flags of a tier")
     parser.add_argument("--in-flight", type=int, default=64, help="recordings at a time")
     parser.add_argument("--client-processes", type=int, default=2)
     parser.add_argument("--gateways", type=int, default=1, help="processes that recordings are spread over")
     parser.add_argument("--encoders", type=int, default=1, help="processes that share the encoder's GPU")
+    parser.add_argument("--decoders", type=int, default=1, help="processes that share the decoder's GPU")
     parser.add_argument("--rounds", type=int, default=2, help="passes of each kind")
     parser.add_argument("--slow-files", type=int, default=16, help="files for the transformers engine")
     parser.add_argument("--peer-files", type=int, default=48, help="files for FunASR's engine")
@@ -159,6 +160,7 @@ def prepared(options: argparse.Namespace) -> Iterator[Setup]:
             tokens_per_embedding=options.tokens_per_embedding,
             gateways=options.gateways,
             encoders=options.encoders,
+            decoders=options.decoders,
             extra=parse_extra(options.flags),
         )
         yield Setup(

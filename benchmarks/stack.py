@@ -15,8 +15,9 @@ from benchmarks.watch import Watched
 from tandem.launcher import Addresses, Stack, StackConfig, Tier, spawn, wait_ready
 
 METRICS_PORTS = {"gateway": 9461, "encoder": 9462, "decoder": 9463}
-_MORE_PORTS = 9471
-_MORE_ENCODER_PORTS = 9491
+_MORE_PORTS = {"encoder": 9471, "decoder": 9486, "gateway": 9501}
+"""From these on those beside the stack's own have theirs; gateways, of which there are most, come last."""
+_START_SECONDS = 400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Services:
     engine: str = "vllm"
     device: str | None = None
     gpu_share: float = 0.6
+    """Of the GPU's memory, for all decoders together."""
     tokens_per_embedding: float = published.TOKENS_PER_EMBEDDING
     """0 lets the model end its answers."""
     queued_seconds: float = 24_000.0
@@ -35,6 +37,8 @@ class Services:
     """Processes that a pass is spread over; audio workers, half of the cores at least, are shared out."""
     encoders: int = 1
     """Processes that share the encoder's device."""
+    decoders: int = 1
+    """Processes that share the decoder's device; encoder i sends to decoder i modulo their number."""
     extra: dict[str, Sequence[str]] = field(default_factory=dict)
 
     def flags(self, tier: str) -> list[str]:
@@ -53,7 +57,7 @@ class Services:
             ],
             "decoder": [
                 *device,
-                *("--gpu-memory-utilization", str(self.gpu_share)),
+                *("--gpu-memory-utilization", str(self.gpu_share / self.decoders)),
                 *("--forced-tokens-per-embedding", str(self.tokens_per_embedding)),
                 *("--max-waiting-requests", "8192"),
             ],
@@ -77,7 +81,7 @@ class Services:
             decoder_args=self.flags("decoder"),
             gateway_args=self.flags("gateway"),
             log_dir=self.root,
-            start_timeout=400.0,
+            start_timeout=_START_SECONDS,
         )
 
 
@@ -93,17 +97,42 @@ def parse_extra(texts: Sequence[str]) -> dict[str, Sequence[str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
-    """Where clients send, and what is watched meanwhile."""
+class Process:
+    """One process of a tier, and the port of its metrics."""
 
-    servers: tuple[str, ...]
-    watched: list[Watched]
-    tiers: tuple[Tier, ...]
+    tier: Tier
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The gateways, where clients send, and the processes behind them."""
+
+    gateways: Sequence[Process]
+    encoders: Sequence[Process]
+    decoders: Sequence[Process]
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        return tuple(process.tier.address for process in self.gateways)
+
+    @property
+    def watched(self) -> list[Watched]:
+        """What to watch while clients send."""
+        tiers = {"decoder": self.decoders, "encoder": self.encoders, "gateway": self.gateways}
+        return [
+            Watched(
+                name,
+                tuple(process.tier.process.pid for process in processes),
+                tuple(process.port for process in processes),
+            )
+            for name, processes in tiers.items()
+        ]
 
     def check_alive(self) -> None:
         """Raises LaunchError when a process has ended."""
-        for tier in self.tiers:
-            tier.check_alive()
+        for process in (*self.decoders, *self.encoders, *self.gateways):
+            process.tier.check_alive()
 
 
 def encode_everything() -> None:
@@ -120,76 +149,87 @@ def running(services: Services) -> Iterator[Stack]:
         yield stack
 
 
+def own(stack: Stack) -> Front:
+    """The stack's own three processes."""
+    found = {tier.name: [Process(tier, METRICS_PORTS[tier.name])] for tier in stack.tiers}
+    return Front(found["gateway"], found["encoder"], found["decoder"])
+
+
 @contextlib.contextmanager
-def more_encoders(services: Services, stack: Stack, number: int) -> Iterator[list[Tier]]:
-    """So many encoders beside the stack's own, on the same device, for the same decoder."""
-    at = stack.config.addresses
-    usual = ["--model", str(services.model), "--decoder", at.decoder, *services.flags("encoder")]
-    with _beside(services, "encoder", "encoder_service", number, usual, _MORE_ENCODER_PORTS) as started:
-        yield started
+def more_decoders(
+    services: Services, there: Sequence[Process], number: int, flags: Sequence[str] = ()
+) -> Iterator[list[Process]]:
+    """So many decoders: those that are there, and others with these flags as well.
+
+    They start one after another: what vLLM takes for its own use of memory must not be another one's start.
+    """
+    usual = ["--model", str(services.model), "--engine", services.engine, *services.flags("decoder"), *flags]
+    with _ended() as started:
+        for index in range(len(there), number):
+            started.append(_started(services, "decoder", index, usual))
+            wait_ready([started[-1].tier], _START_SECONDS)
+        yield [*there, *started]
+
+
+@contextlib.contextmanager
+def more_encoders(
+    services: Services, there: Sequence[Process], number: int, decoders: Sequence[Process]
+) -> Iterator[list[Process]]:
+    """So many: those that are there, and others; encoder i sends to decoder i modulo their number."""
+    usual = ["--model", str(services.model), *services.flags("encoder")]
+    with _ended() as started:
+        for index in range(len(there), number):
+            decoder = decoders[index % len(decoders)].tier.address
+            started.append(_started(services, "encoder", index, [*usual, "--decoder", decoder]))
+        wait_ready([process.tier for process in started], _START_SECONDS)
+        yield [*there, *started]
 
 
 @contextlib.contextmanager
 def more_gateways(
-    services: Services, stack: Stack, number: int, flags: Sequence[str] = (), encoders: Sequence[Tier] = ()
-) -> Iterator[list[Tier]]:
-    """So many gateways beside the stack's own, with these flags as well.
-
-    They are in front of the stack's encoder, and of `encoders` too.
-    """
-    targets = [stack.config.addresses.encoder, *(tier.address for tier in encoders)]
-    usual = ["--encoder", ",".join(targets), *services.flags("gateway")]
+    services: Services, number: int, encoders: Sequence[Process], flags: Sequence[str] = ()
+) -> Iterator[list[Process]]:
+    """So many gateways in front of these encoders, with these flags as well."""
+    usual = ["--encoder", ",".join(process.tier.address for process in encoders), *services.flags("gateway")]
     usual += ["--http-port", "0", "--realtime-port", "0", *flags]
-    with _beside(services, "gateway", "gateway", number, usual, _MORE_PORTS) as started:
+    with _ended() as started:
+        started += [_started(services, "gateway", index, usual) for index in range(number)]
+        wait_ready([process.tier for process in started], _START_SECONDS)
         yield started
 
 
+def _started(services: Services, tier: str, index: int, flags: Sequence[str]) -> Process:
+    """One process beside the stack's own of that tier, not yet ready."""
+    name, port = f"{tier}-{index}", _MORE_PORTS[tier] + index
+    address = f"unix:{services.root / name}.sock"
+    module = tier if tier == "gateway" else f"{tier}_service"
+    arguments = ["--listen", address, *flags, "--metrics-port", str(port)]
+    return Process(spawn(name, module, arguments, address, services.root), port)
+
+
 @contextlib.contextmanager
-def _beside(
-    services: Services, tier: str, module: str, number: int, flags: Sequence[str], ports: int
-) -> Iterator[list[Tier]]:
-    """Processes of one tier, ready; their metrics are at `ports` and the following ones."""
-    started: list[Tier] = []
+def _ended() -> Iterator[list[Process]]:
+    """A list whose processes end with the context."""
+    started: list[Process] = []
     try:
-        for index in range(number):
-            name = f"{tier}-{index}"
-            address = f"unix:{services.root / name}.sock"
-            own = ["--listen", address, *flags, "--metrics-port", str(ports + index)]
-            started.append(spawn(name, module, own, address, services.root))
-        wait_ready(started, timeout=120.0)
         yield started
     finally:
         for process in started:
-            process.process.terminate()
+            process.tier.process.terminate()
         for process in started:
-            process.end(grace=10.0)
+            process.tier.end(grace=10.0)
 
 
 @contextlib.contextmanager
-def front(services: Services, stack: Stack) -> Iterator[Front]:
-    """The stack's own gateway and encoder, or as many as the services ask for."""
-    if services.gateways == services.encoders == 1:
-        yield Front((stack.address,), watched(stack), tuple(stack.tiers))
+def front(services: Services, stack: Stack, flags: Sequence[str] = ()) -> Iterator[Front]:
+    """As many processes as the services ask for; gateways with these flags as well."""
+    there = own(stack)
+    if services.gateways == services.encoders == services.decoders == 1 and not flags:
+        yield there
         return
     with (
-        more_encoders(services, stack, services.encoders - 1) as encoders,
-        more_gateways(services, stack, services.gateways, encoders=encoders) as gateways,
+        more_decoders(services, there.decoders, services.decoders) as decoders,
+        more_encoders(services, there.encoders, services.encoders, decoders) as encoders,
+        more_gateways(services, services.gateways, encoders, flags) as gateways,
     ):
-        servers = tuple(tier.address for tier in gateways)
-        yield Front(servers, watched(stack, gateways, encoders), (*stack.tiers, *encoders, *gateways))
-
-
-def watched(stack: Stack, gateways: Sequence[Tier] = (), encoders: Sequence[Tier] = ()) -> list[Watched]:
-    """The stack's tiers and more encoders; more gateways, if any, in place of the stack's own."""
-    tiers = []
-    for tier in stack.tiers:
-        if tier.name == "gateway" and gateways:
-            continue
-        more = encoders if tier.name == "encoder" else ()
-        processes = (tier.process.pid, *(other.process.pid for other in more))
-        ports = (METRICS_PORTS[tier.name], *(_MORE_ENCODER_PORTS + index for index in range(len(more))))
-        tiers.append(Watched(tier.name, processes, ports))
-    if gateways:
-        ports = tuple(_MORE_PORTS + index for index in range(len(gateways)))
-        tiers.append(Watched("gateway", tuple(tier.process.pid for tier in gateways), ports))
-    return tiers
+        yield Front(gateways, encoders, decoders)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import growth, side_by_side
 from benchmarks.passes import Load, Results, Row, one_pass
-from benchmarks.stack import Services, front, running, watched
+from benchmarks.stack import Services, front, own, running
 
 Texts = Mapping[str, Sequence[str]]
 _SPREAD, _SECOND = "2 GPUs", "GPU 1"
@@ -73,10 +73,11 @@ def texts(setup: side_by_side.Setup, decoder: Decoder, results: Results) -> Text
     file.unlink(missing_ok=True)
     exact = ("--dtype", "fp32", "--enforce-eager", "true")
     with running(placed(setup, decoder, "texts", exact)) as stack:
+        at = own(stack)
         folder = recordings(setup, "tp-texts", _TEXTS_SHARE, 3100)
         load = Load(in_flight=8, processes=1, texts=str(file))
         name = f"decoder on {decoder.name}: texts, float32, eager"
-        results.attempt(name, partial(one_pass, name, load, [stack.address], folder, watched(stack)))
+        results.attempt(name, partial(one_pass, name, load, at.servers, folder, at.watched))
     found: Texts = json.loads(file.read_text(encoding="utf-8"))
     return found
 

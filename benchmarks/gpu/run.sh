@@ -50,6 +50,10 @@ sweep() {  # what limits it: other settings, profiles; half of the time is the s
   # shellcheck disable=SC2086
   python3 -m benchmarks.sweep --model "$MODEL" --root "$ROOT" --json "$RESULTS/sweep.json" --profile "$RESULTS/profile" ${FLAGS:-}
 }
+processes() {  # several encoders and decoders on one GPU
+  # shellcheck disable=SC2086
+  python3 -m benchmarks.sweep --sets processes --model "$MODEL" --root "$ROOT" --json "$RESULTS/processes.json" ${FLAGS:-}
+}
 drafts() {  # speculative decoding: the published size with scripted answers
   # shellcheck disable=SC2086
   python3 -m benchmarks.speculative --engine vllm --scripted 0.05 0.2 ${FLAGS:-}
