@@ -20,8 +20,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tandem.parent import VARIABLE
 
-_GRPC_ONLY = ("--http-port", "0", "--realtime-port", "0", "--metrics-port", "0", "--health-listen", "")
-"""A second gateway cannot have the ports of the first."""
+_NO_PORTS = ("--metrics-port", "0", "--health-listen", "")
+_NO_HTTP = ("--http-port", "0", "--realtime-port", "0")
+"""A second process of a tier cannot have the ports of the first."""
+
+_PORT_STEP = 10
 
 
 class LaunchError(RuntimeError):
@@ -30,31 +33,70 @@ class LaunchError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where each tier listens, as gRPC targets; `more_gateways` take the same calls as the first."""
+    """Where each process listens, as gRPC targets; `more_gateways` take the same calls as the first.
+
+    Encoder i sends to decoder i modulo the number of decoders, of which there are no more than encoders.
+    """
 
     gateway: str
     encoder: str
     decoder: str
     more_gateways: tuple[str, ...] = ()
+    more_encoders: tuple[str, ...] = ()
+    more_decoders: tuple[str, ...] = ()
 
     @classmethod
     def tcp(
-        cls, host: str = "127.0.0.1", gateway: int = 50051, encoder: int = 50052, decoder: int = 50053
+        cls,
+        host: str = "127.0.0.1",
+        gateway: int = 50051,
+        encoder: int = 50052,
+        decoder: int = 50053,
+        encoders: int = 1,
+        decoders: int = 1,
     ) -> Addresses:
-        return cls(f"{host}:{gateway}", f"{host}:{encoder}", f"{host}:{decoder}")
+        """Further encoders and decoders listen 10, 20, ... ports after the first."""
+
+        def more(port: int, number: int) -> tuple[str, ...]:
+            return tuple(f"{host}:{port + index * _PORT_STEP}" for index in range(1, number))
+
+        return cls(
+            f"{host}:{gateway}",
+            f"{host}:{encoder}",
+            f"{host}:{decoder}",
+            more_encoders=more(encoder, encoders),
+            more_decoders=more(decoder, decoders),
+        )
 
     @classmethod
-    def unix(cls, directory: Path, gateways: int = 1) -> Addresses:
+    def unix(cls, directory: Path, gateways: int = 1, encoders: int = 1, decoders: int = 1) -> Addresses:
         def socket(name: str) -> str:
             return f"unix:{directory / name}.sock"
 
-        more = tuple(socket(f"gateway-{number}") for number in range(1, gateways))
-        return cls(socket("gateway"), socket("encoder"), socket("decoder"), more)
+        def more(tier: str, number: int) -> tuple[str, ...]:
+            return tuple(socket(f"{tier}-{index}") for index in range(1, number))
+
+        return cls(
+            socket("gateway"),
+            socket("encoder"),
+            socket("decoder"),
+            more("gateway", gateways),
+            more("encoder", encoders),
+            more("decoder", decoders),
+        )
 
     @property
     def gateways(self) -> tuple[str, ...]:
-        """All of them, the first one first."""
+        """All of them, the first one first; so are `encoders` and `decoders`."""
         return (self.gateway, *self.more_gateways)
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        return (self.encoder, *self.more_encoders)
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        return (self.decoder, *self.more_decoders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +118,7 @@ class StackConfig:
     log_dir: Path | None = None
     """Where each tier's log goes; None inherits this process's standard error."""
     start_timeout: float = 300.0
+    """Seconds; each decoder but the last has as many for itself, because the next one waits for it."""
 
 
 @dataclass(slots=True)
@@ -138,12 +181,20 @@ def is_ready(target: str, timeout: float = 1.0) -> bool:
 
 
 def wait_ready(
-    tiers: Sequence[Tier], timeout: float, on_progress: Callable[[str], None] = lambda message: None
+    tiers: Sequence[Tier],
+    timeout: float,
+    on_progress: Callable[[str], None] = lambda message: None,
+    beside: Sequence[Tier] = (),
 ) -> None:
-    """Block until every tier is ready; LaunchError when one exits or `timeout` seconds pass."""
+    """Block until every tier is ready.
+
+    LaunchError when one exits, also one of `beside`, or `timeout` seconds pass.
+    """
     deadline = time.monotonic() + timeout
     waiting = list(tiers)
     while waiting:
+        for tier in beside:
+            tier.check_alive()
         for tier in list(waiting):
             tier.check_alive()
             if is_ready(tier.address):
@@ -156,12 +207,23 @@ def wait_ready(
             time.sleep(0.1)
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What starts one process, and where it then listens."""
+
+    name: str
+    module: str
+    arguments: Sequence[str]
+    address: str
+
+
 @dataclass(slots=True)
 class Stack:
     """The three tiers of one machine as a context manager.
 
-    Entering starts decoder, encoder and gateways side by side and waits until each is ready; leaving ends
-    them in reverse, first with SIGTERM, then with SIGKILL. Raises LaunchError when one fails to start.
+    Entering starts a decoder, encoders and gateways side by side, further decoders one after another, and
+    waits until each is ready; leaving ends them in reverse, first with SIGTERM, then with SIGKILL. Raises
+    LaunchError when one fails to start.
     """
 
     config: StackConfig
@@ -170,9 +232,7 @@ class Stack:
 
     def __enter__(self) -> Stack:
         try:
-            for name, module, arguments, address in self._commands():
-                self.tiers.append(spawn(name, module, arguments, address, self.config.log_dir))
-            wait_ready(self.tiers, self.config.start_timeout, self.on_progress)
+            self._start()
         except BaseException:
             self.close()
             raise
@@ -187,20 +247,42 @@ class Stack:
     def address(self) -> str:
         return self.config.addresses.gateway
 
-    def _commands(self) -> Iterator[tuple[str, str, list[str], str]]:
-        config, at = self.config, self.config.addresses
-        model = ["--model", config.model, "--hub", config.hub]
-        decoder = [*model, "--listen", at.decoder, "--engine", config.engine, *config.decoder_args]
-        encoder = [*model, "--listen", at.encoder, "--decoder", at.decoder, *config.encoder_args]
-        yield "decoder", "decoder_service", decoder, at.decoder
-        yield "encoder", "encoder_service", encoder, at.encoder
-        http = ["--http-host", config.http_host, "--http-port", str(config.http_port)]
-        http += ["--realtime-host", config.http_host, "--realtime-port", str(config.realtime_port)]
-        gateway = ["--encoder", at.encoder, *http, *config.gateway_args]
-        yield "gateway", "gateway", ["--listen", at.gateway, *gateway], at.gateway
-        for number, address in enumerate(at.more_gateways, 1):
-            flags = ["--listen", address, *gateway, *_GRPC_ONLY]
-            yield f"gateway-{number}", "gateway", flags, address
+    def _start(self) -> None:
+        decoder, *more_decoders = self._decoders()
+        for command in (decoder, *self._encoders(), *self._gateways()):
+            self.tiers.append(self._spawn(command))
+        timeout = self.config.start_timeout
+        # vLLM measures what memory it may take: another decoder must not grow meanwhile.
+        for number, command in enumerate(more_decoders):
+            wait_ready([self.tiers[number]], timeout, beside=self.tiers)
+            self.tiers.insert(number + 1, self._spawn(command))
+        wait_ready(self.tiers, timeout, self.on_progress)
+
+    def _spawn(self, command: Command) -> Tier:
+        return spawn(command.name, command.module, command.arguments, command.address, self.config.log_dir)
+
+    def _decoders(self) -> Iterator[Command]:
+        flags = [*self._model(), "--engine", self.config.engine, *self.config.decoder_args]
+        for number, address in enumerate(self.config.addresses.decoders):
+            yield _command("decoder", number, address, flags)
+
+    def _encoders(self) -> Iterator[Command]:
+        decoders = self.config.addresses.decoders
+        for number, address in enumerate(self.config.addresses.encoders):
+            flags = [*self._model(), "--decoder", decoders[number % len(decoders)], *self.config.encoder_args]
+            yield _command("encoder", number, address, flags)
+
+    def _gateways(self) -> Iterator[Command]:
+        config = self.config
+        flags = ["--encoder", ",".join(config.addresses.encoders)]
+        flags += ["--http-host", config.http_host, "--http-port", str(config.http_port)]
+        flags += ["--realtime-host", config.http_host, "--realtime-port", str(config.realtime_port)]
+        flags += config.gateway_args
+        for number, address in enumerate(config.addresses.gateways):
+            yield _command("gateway", number, address, [*flags, *(_NO_HTTP if number else ())])
+
+    def _model(self) -> list[str]:
+        return ["--model", self.config.model, "--hub", self.config.hub]
 
     def wait(self) -> None:
         """Block until one tier ends; LaunchError says which."""
@@ -217,6 +299,15 @@ class Stack:
         for tier in self.tiers:
             tier.end(max(0.0, deadline - time.monotonic()))
         self.tiers.clear()
+
+
+def _command(tier: str, number: int, address: str, flags: Sequence[str]) -> Command:
+    """The first of a tier has its name, and the ports that it alone can have."""
+    module = tier if tier == "gateway" else f"{tier}_service"
+    arguments = ["--listen", address, *flags]
+    if number == 0:
+        return Command(tier, module, arguments, address)
+    return Command(f"{tier}-{number}", module, [*arguments, *_NO_PORTS], address)
 
 
 @contextlib.contextmanager

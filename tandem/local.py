@@ -44,7 +44,9 @@ class EngineOptions:
     found. `max_model_len` counts prompt and output tokens together. `speculative_tokens` of CTC's text are
     verified by the language model in one step; 0 is off. `gateways`, a process each,
     share the recordings, because one interpreter is slower than a large GPU; None is one for every 4 cores,
-    from 1 to 4.
+    from 1 to 4. For the same reason `encoders` and `decoders` may share the GPU, with a copy of the weights
+    each; decoders divide `gpu_memory_utilization`. Every decoder needs an encoder of its own: `encoders` None
+    is as many as decoders. Raises InvalidRequest for fewer, and for less than one of any.
     """
 
     model: str = DEMO
@@ -58,6 +60,16 @@ class EngineOptions:
     speculative_tokens: int = 0
     cuda_graphs: bool = True
     gateways: int | None = None
+    encoders: int | None = None
+    decoders: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("gateways", "encoders", "decoders"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise InvalidRequest(f"{name} {number} is less than 1")
+        if self.encoder_count() < self.decoders:
+            raise InvalidRequest(f"{self.decoders} decoders need as many encoders, not {self.encoders}")
 
     def encoder_args(self) -> list[str]:
         flags = ["--dtype", self.dtype, "--cuda-graphs", str(self.cuda_graphs).lower()]
@@ -69,7 +81,7 @@ class EngineOptions:
         flags = [
             *("--dtype", self.dtype),
             *("--tensor-parallel-size", str(self.tensor_parallel_size)),
-            *("--gpu-memory-utilization", str(self.gpu_memory_utilization)),
+            *("--gpu-memory-utilization", str(self.gpu_memory_utilization / self.decoders)),
             *("--max-model-len", str(self.max_model_len)),
             *("--speculative-tokens", str(self.speculative_tokens)),
             *([] if self.cuda_graphs else ["--enforce-eager"]),
@@ -78,12 +90,12 @@ class EngineOptions:
         return [*flags, "--device", self.device] if self.device and self.tensor_parallel_size == 1 else flags
 
     def gateway_count(self, cores: int) -> int:
-        """How many gateways a machine of so many cores gets. Raises InvalidRequest for less than one."""
-        if self.gateways is None:
-            return max(1, min(_MOST_GATEWAYS, cores // _CORES_PER_GATEWAY))
-        if self.gateways < 1:
-            raise InvalidRequest(f"gateways {self.gateways} is less than 1")
-        return self.gateways
+        """How many gateways a machine of so many cores gets."""
+        return self.gateways or max(1, min(_MOST_GATEWAYS, cores // _CORES_PER_GATEWAY))
+
+    def encoder_count(self) -> int:
+        """How many encoders there are."""
+        return self.encoders or self.decoders
 
     def stack(self, directory: Path) -> StackConfig:
         """The services on Unix sockets in `directory`, their logs beside them."""
@@ -93,7 +105,7 @@ class EngineOptions:
             model=resolve(self.model),
             hub=self.hub,
             engine=self.engine,
-            addresses=Addresses.unix(directory, gateways),
+            addresses=Addresses.unix(directory, gateways, self.encoder_count(), self.decoders),
             encoder_args=self.encoder_args(),
             decoder_args=self.decoder_args(),
             # Only this user gets into the directory of the socket.

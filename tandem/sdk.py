@@ -63,7 +63,9 @@ class AutoModelVLLM(_Model):
 
     Without `server` (the gRPC address of a running one, reached with `access`) the services start as child
     processes, and end with this object; `gateways` of them share the recordings, None follows the cores.
-    Raises tandem.launcher.LaunchError when they do not start.
+    `encoders` (None: as many as decoders) and `decoders` share the GPU, where one process of a tier is slower
+    than that. Raises tandem.launcher.LaunchError when they do not start, InvalidRequest when there are fewer
+    encoders than decoders.
     """
 
     def __init__(
@@ -79,6 +81,8 @@ class AutoModelVLLM(_Model):
         server: str | None = None,
         access: Access | None = None,
         gateways: int | None = None,
+        encoders: int | None = None,
+        decoders: int = 1,
     ) -> None:
         super().__init__(
             server,
@@ -92,6 +96,8 @@ class AutoModelVLLM(_Model):
             max_model_len=max_model_len,
             engine=engine,
             gateways=gateways,
+            encoders=encoders,
+            decoders=decoders,
         )
 
     def generate(
@@ -155,6 +161,8 @@ class FunASRNanoVLLM(_Model):
         server: str | None = None,
         access: Access | None = None,
         gateways: int | None = None,
+        encoders: int | None = None,
+        decoders: int = 1,
     ) -> Self:
         """Start the services, or use those at `server`. Raises tandem.launcher.LaunchError."""
         return cls(
@@ -169,6 +177,8 @@ class FunASRNanoVLLM(_Model):
             max_model_len=max_model_len,
             engine=engine,
             gateways=gateways,
+            encoders=encoders,
+            decoders=decoders,
         )
 
     def generate(

@@ -52,7 +52,7 @@ sweep() {  # what limits it: other settings, profiles; half of the time is the s
 }
 processes() {  # several encoders and decoders on one GPU
   # shellcheck disable=SC2086
-  python3 -m benchmarks.sweep --sets processes --model "$MODEL" --root "$ROOT" --json "$RESULTS/processes.json" ${FLAGS:-}
+  python3 -m benchmarks.sweep --sets processes --model "$MODEL" --root "$ROOT" --json "$RESULTS/sweep_processes.json" ${FLAGS:-}
 }
 drafts() {  # speculative decoding: the published size with scripted answers
   # shellcheck disable=SC2086

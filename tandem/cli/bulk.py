@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tandem.cli.access import access_of, add_access_flags
-from tandem.cli.transcribe import add_recognition_flags, positive, recognize_options
+from tandem.cli.processes import positive
+from tandem.cli.transcribe import add_recognition_flags, recognize_options
 from tandem.errors import InvalidRequest
 from tandem.inputs import recordings
 

@@ -9,7 +9,6 @@ from tandem.local import DEMO, EngineOptions, demo_directory, resolve
 __all__ = [
     "DEMO",
     "add_model_flags",
-    "decoder_flags",
     "demo_directory",
     "encoder_flags",
     "engine_options",
@@ -67,8 +66,3 @@ def engine_options(options: argparse.Namespace) -> EngineOptions:
 def encoder_flags(options: argparse.Namespace) -> list[str]:
     """The encoder's own flags out of the shared ones."""
     return engine_options(options).encoder_args()
-
-
-def decoder_flags(options: argparse.Namespace) -> list[str]:
-    """The decoder's own flags out of the shared ones."""
-    return engine_options(options).decoder_args()

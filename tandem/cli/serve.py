@@ -6,13 +6,15 @@ import argparse
 import signal
 import sys
 
-from tandem.cli.models import add_model_flags, decoder_flags, encoder_flags, resolve
+from tandem.cli.models import add_model_flags, resolve
+from tandem.cli.processes import add_process_flags, process_options
 from tandem.launcher import Addresses, Stack, StackConfig
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("serve", help="start gateway, encoder and decoder on this machine")
     add_model_flags(parser)
+    add_process_flags(parser)
     ports = parser.add_argument_group("addresses")
     ports.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all")
     ports.add_argument("--port", type=int, default=50051, help="gateway gRPC")
@@ -23,8 +25,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ports.add_argument(
         "--realtime-port", type=int, default=10095, help="real-time WebSocket service; 0 for none"
     )
-    ports.add_argument("--encoder-port", type=int, default=50052)
-    ports.add_argument("--decoder-port", type=int, default=50053)
+    ports.add_argument("--encoder-port", type=int, default=50052, help="further ones are 10 apart")
+    ports.add_argument("--decoder-port", type=int, default=50053, help="further ones are 10 apart")
     live = parser.add_argument_group("real-time WebSocket service")
     live.add_argument("--language", default="", help="of sessions that name none")
     live.add_argument("--hotword-file", default="", help="hotwords of sessions that bring none, one a line")
@@ -44,13 +46,21 @@ def _gateway_flags(options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Start, say when ready, and stay until SIGINT, SIGTERM or the end of a tier."""
+    engine = process_options(options)
     config = StackConfig(
-        model=resolve(options.model),
-        hub=options.hub,
-        engine=options.engine,
-        addresses=Addresses.tcp(options.host, options.port, options.encoder_port, options.decoder_port),
-        encoder_args=encoder_flags(options),
-        decoder_args=decoder_flags(options),
+        model=resolve(engine.model),
+        hub=engine.hub,
+        engine=engine.engine,
+        addresses=Addresses.tcp(
+            options.host,
+            options.port,
+            options.encoder_port,
+            options.decoder_port,
+            engine.encoder_count(),
+            engine.decoders,
+        ),
+        encoder_args=engine.encoder_args(),
+        decoder_args=engine.decoder_args(),
         gateway_args=_gateway_flags(options),
         http_host=options.host,
         http_port=options.http_port,

@@ -16,10 +16,11 @@ from tandem.cli.access import access_of, add_access_flags, add_server_flag
 from tandem.cli.formats import FORMATS
 from tandem.cli.models import add_model_flags, engine_options
 from tandem.cli.output import Sink, Style, open_sink, style_for
+from tandem.cli.processes import add_process_flags, positive, process_options
 from tandem.cli.progress import Meter
 from tandem.errors import InvalidRequest, TandemError
 from tandem.inputs import Recording, recordings
-from tandem.local import LocalServices
+from tandem.local import EngineOptions, LocalServices
 from tandem.many import IN_FLIGHT, ManyOptions, Outcome, transcribe_many
 from tandem.results import RecognizeOptions, Transcript
 
@@ -47,6 +48,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_output_flags(parser)
     add_access_flags(parser)
     add_model_flags(parser)
+    add_process_flags(parser)
     parser.set_defaults(run=run)
 
 
@@ -77,12 +79,6 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--details", action="store_true", help="add token ids to the json segments")
     group.add_argument("--timing", action="store_true", help="print each file's stages to standard error")
-
-
-def positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
 
 
 def run(options: argparse.Namespace) -> int:
@@ -120,10 +116,10 @@ def _transcribe(items: Sequence[Recording], sink: Sink, options: argparse.Namesp
         access=access,
         local_files=not options.server,
     )
-    failed = 0
+    failed, local = 0, replace(process_options(options), gateways=options.gateways)
     with (
         _ended_by_sigterm(),
-        _running(options, options.gateways) as (targets, check),
+        _running(options, local) as (targets, check),
         contextlib.closing(transcribe_many(targets, items, many, check)) as outcomes,
         Meter(len(items)) as meter,
     ):
@@ -181,19 +177,19 @@ def _ended_by_sigterm() -> Iterator[None]:
 @contextlib.contextmanager
 def server(options: argparse.Namespace) -> Iterator[str]:
     """The address of the server that the flags name, or of one started for this command."""
-    with _running(options, gateways=1) as (targets, _):
+    with _running(options, replace(engine_options(options), gateways=1)) as (targets, _):
         yield targets[0]
 
 
 @contextlib.contextmanager
 def _running(
-    options: argparse.Namespace, gateways: int | None
+    options: argparse.Namespace, local: EngineOptions
 ) -> Iterator[tuple[tuple[str, ...], Callable[[], None]]]:
     """Its gateways' addresses; a check that raises LaunchError with the log of our service that has died."""
     if options.server:
         yield (options.server,), lambda: None
         return
     with Console(stderr=True).status("starting the services"):
-        services = LocalServices(replace(engine_options(options), gateways=gateways))
+        services = LocalServices(local)
     with contextlib.closing(services):
         yield services.addresses, services.check

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tandem.launcher import LaunchError, spawn, wait_ready
+from tandem.launcher import Addresses, LaunchError, Stack, StackConfig, spawn, wait_ready
 from tests.support.services import NANO, encoder
 
 PARENT = """
@@ -78,3 +78,13 @@ def test_a_tier_that_cannot_start_is_named_with_its_log(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match=r"(?s)encoder exited with code 1.*holds no config\.yaml"):
         wait_ready([tier], timeout=60)
     tier.end(grace=1)
+
+
+def test_a_second_decoder_waits_for_the_first_which_says_why_it_cannot_start(tmp_path: Path) -> None:
+    addresses = Addresses.unix(tmp_path, encoders=2, decoders=2)
+    stack = Stack(StackConfig(str(tmp_path), addresses, engine="transformers", log_dir=tmp_path))
+    with pytest.raises(LaunchError, match=r"(?s)coder(-1)? exited with code.*holds no config\.yaml"):
+        stack.__enter__()
+    logs = {log.stem for log in tmp_path.glob("*.log")}
+    assert logs == {"decoder", "encoder", "encoder-1", "gateway"}
+    assert not stack.tiers

@@ -22,7 +22,7 @@ from tandem.errors import InvalidAudio, InvalidRequest, LimitExceeded
 from tandem.launcher import LaunchError
 from tandem.rpc.status import from_rpc_error
 from tests.support.guide import run_snippet
-from tests.support.metrics import scrape
+from tests.support.metrics import scrape, value
 from tests.support.ports import free_port
 from tests.support.processes import children, is_gone
 from tests.support.recordings import recording, recording_path
@@ -32,17 +32,25 @@ FILES = ["english_9s.wav", "mandarin_6s.wav"]
 
 
 @pytest.fixture(scope="module")
-def metrics_port() -> int:
-    """Of the model's first gateway."""
-    return free_port()
+def metrics_ports() -> dict[str, int]:
+    """Of the model's first process of each tier."""
+    return {tier: free_port() for tier in ("gateway", "encoder", "decoder")}
 
 
 @pytest.fixture(scope="module")
-def model(metrics_port: int) -> Iterator[AutoModelVLLM]:
+def model(metrics_ports: dict[str, int]) -> Iterator[AutoModelVLLM]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TANDEM_GATEWAY_METRICS_PORT", str(metrics_port))
+        for tier, port in metrics_ports.items():
+            patch.setenv(f"TANDEM_{tier.upper()}_METRICS_PORT", str(port))
         running = AutoModelVLLM(
-            str(NANO), engine="transformers", dtype="fp32", device="cpu", max_model_len=1024, gateways=2
+            str(NANO),
+            engine="transformers",
+            dtype="fp32",
+            device="cpu",
+            max_model_len=1024,
+            gateways=2,
+            encoders=2,
+            decoders=2,
         )
     with running:
         yield running
@@ -151,13 +159,14 @@ def recognized(metrics_port: int) -> float:
 
 
 def test_gateways_share_the_recordings_of_a_call(
-    model: AutoModelVLLM, metrics_port: int, paths: list[str], tmp_path: Path
+    model: AutoModelVLLM, metrics_ports: dict[str, int], paths: list[str], tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"no audio" * 100)
-    before = recognized(metrics_port)
+    port = metrics_ports["gateway"]
+    before = recognized(port)
     results = model.generate([*paths, str(bad), *paths], max_new_tokens=8, on_error="skip")
-    assert 0 < recognized(metrics_port) - before < 5
+    assert 0 < recognized(port) - before < 5
     keys = ["english_9s", "mandarin_6s", "english_9s_1", "mandarin_6s_1"]
     assert [result["key"] for result in results] == keys
     assert len(model.servers) == 2
@@ -165,6 +174,22 @@ def test_gateways_share_the_recordings_of_a_call(
         with Client(address) as client:
             texts = [client.recognize(path, RecognizeOptions(max_new_tokens=8)).text for path in paths]
         assert [result["text"] for result in results] == texts * 2
+
+
+def test_encoders_share_the_segments_of_a_call_and_each_has_its_decoder(
+    model: AutoModelVLLM, metrics_ports: dict[str, int], paths: list[str]
+) -> None:
+    def done() -> tuple[float, float]:
+        """Segments that the first encoder and the first decoder have answered."""
+        samples = {tier: scrape(port) for tier, port in metrics_ports.items()}
+        encoded = value(samples["encoder"], "tandem_requests_total", method="Transcribe", code="OK")
+        return encoded, value(samples["decoder"], "tandem_decoder_stage_seconds_count", stage="generate")
+
+    before = done()
+    assert len(model.generate(paths * 4, vad=False, max_new_tokens=8)) == 8
+    encoded, decoded = (now - then for now, then in zip(done(), before, strict=True))
+    assert 0 < encoded < 8
+    assert decoded == encoded
 
 
 @pytest.mark.parametrize("call", ["generate", "model", "direct"])

@@ -1,12 +1,15 @@
-"""What local services are told about devices."""
+"""What local services are told about devices, and how many there are of a kind."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 import decoder_service.config
 import encoder_service.config
 from tandem.errors import InvalidRequest
+from tandem.launcher import Addresses
 from tandem.local import EngineOptions
 
 
@@ -23,7 +26,33 @@ def test_gateways_follow_the_cores(cores: int, expected: int) -> None:
     assert EngineOptions().gateway_count(cores) == expected
 
 
-def test_gateways_are_what_was_asked_for_and_at_least_one() -> None:
+def test_gateways_are_what_was_asked_for() -> None:
     assert EngineOptions(gateways=3).gateway_count(cores=2) == 3
-    with pytest.raises(InvalidRequest, match="gateways 0"):
-        EngineOptions(gateways=0).gateway_count(cores=2)
+
+
+def test_decoders_divide_the_memory_and_have_an_encoder_each(tmp_path: Path) -> None:
+    options = EngineOptions(decoders=2, gpu_memory_utilization=0.6)
+    assert decoder_service.config.parse(["--model=x", *options.decoder_args()]).gpu_memory_utilization == 0.3
+    addresses = options.stack(tmp_path).addresses
+    assert (len(addresses.encoders), len(addresses.decoders)) == (2, 2)
+    assert len(EngineOptions(decoders=2, encoders=3).stack(tmp_path).addresses.encoders) == 3
+
+
+def test_ports_of_further_processes_follow_those_of_the_first() -> None:
+    addresses = Addresses.tcp("0.0.0.0", encoder=6000, decoder=7000, encoders=3, decoders=2)
+    assert addresses.encoders == ("0.0.0.0:6000", "0.0.0.0:6010", "0.0.0.0:6020")
+    assert addresses.decoders == ("0.0.0.0:7000", "0.0.0.0:7010")
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason"),
+    [
+        ({"gateways": 0}, "gateways 0"),
+        ({"encoders": 0}, "encoders 0"),
+        ({"decoders": -1}, "decoders -1"),
+        ({"encoders": 1, "decoders": 2}, "2 decoders need as many encoders, not 1"),
+    ],
+)
+def test_counts_that_cannot_be_are_refused(counts: dict[str, int], reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=reason):
+        EngineOptions(**counts)  # type: ignore[arg-type]
