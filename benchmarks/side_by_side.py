@@ -138,7 +138,9 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def checked(options: argparse.Namespace) -> argparse.Namespace:
-    """With what --smoke stands for."""
+    """With what --smoke stands for. Ends the program where a decoder would get no work."""
+    if options.encoders < options.decoders:
+        sys.exit(f"{options.decoders} decoders need as many encoders, not {options.encoders}")
     if options.smoke:
         options.files, options.seconds, options.in_flight = 4, 40.0, 4
         options.rounds, options.slow_files, options.peer_files = 1, 2, 2
