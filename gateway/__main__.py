@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sys
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from gateway.service import GatewayService, ServiceLimits
 from gateway.telemetry import live_gauges
 from tandem.asr.v1 import asr_pb2_grpc, batch_pb2_grpc
 from tandem.rpc.metrics import endpoint
+from tandem.rpc.security import ServerTls
 from tandem.rpc.server import ServerConfig, TierServer, run
 
 log = logging.getLogger("tandem.gateway")
@@ -38,7 +40,21 @@ async def serve(config: GatewayConfig) -> None:
     """Listen at once; ready when the encoder has told what it serves."""
     tls, keys = config.tls.server(), KeyRing(Path(config.api_keys)) if config.api_keys else None
     service = GatewayService(ServiceLimits(config.max_audio_bytes, config.max_audio_duration))
-    server = TierServer(
+    server = tier_server(config, tls, keys)
+    asr_pb2_grpc.add_AsrServiceServicer_to_server(
+        AsrServicer(service, local_files=config.local_files), server.server
+    )
+    batches = BatchManager(service, batch_limits(config))
+    batch_pb2_grpc.add_BatchServiceServicer_to_server(BatchServicer(service, batches), server.server)
+    resources = contextlib.AsyncExitStack()
+    start = partial(open_service, config, service, batches, server, resources)
+    async with listening(config, service, server, tls, keys):
+        await run(server, start, resources.aclose, cancels_start=True)
+
+
+def tier_server(config: GatewayConfig, tls: ServerTls | None, keys: KeyRing | None) -> TierServer:
+    """The gRPC server, without its services."""
+    return TierServer(
         ServerConfig(
             config.listen,
             max_message_bytes=config.max_audio_bytes + 1024 * 1024,
@@ -51,30 +67,41 @@ async def serve(config: GatewayConfig) -> None:
         [SERVICE, BATCH_SERVICE],
         interceptors=[KeyInterceptor(keys)] if keys else [],
     )
-    asr_pb2_grpc.add_AsrServiceServicer_to_server(
-        AsrServicer(service, local_files=config.local_files), server.server
-    )
-    batches = BatchManager(service, batch_limits(config))
-    batch_pb2_grpc.add_BatchServiceServicer_to_server(BatchServicer(service, batches), server.server)
-    resources = contextlib.AsyncExitStack()
-    listening = contextlib.AsyncExitStack()
 
-    async def start() -> None:
-        encoder = connect_encoders(config.encoder, config.tls.upstream(), config.live_encode_timeout)
-        resources.push_async_callback(encoder.close)
-        preparer = await resources.enter_async_context(make_preparer(config))
-        limits = PipelineLimits(of_all_recordings=config.max_parallel_segments)
-        recognizer = Recognizer(await fetch_model(encoder), encoder, preparer, limits)
-        await resources.enter_async_context(batches)
-        service.sessions = await resources.enter_async_context(live_sessions(config, recognizer))
-        server.beside.append(partial(service.sessions.drain, config.drain_seconds))
-        resources.enter_context(live_gauges(service.sessions))
-        service.recognizer = recognizer
-        following = asyncio.create_task(follow_encoders(encoder, server, config.encoder_grace))
-        resources.callback(following.cancel)
 
+async def open_service(
+    config: GatewayConfig,
+    service: GatewayService,
+    batches: BatchManager,
+    server: TierServer,
+    resources: contextlib.AsyncExitStack,
+) -> None:
+    """Wait for the encoder; from then on recordings, batches and live sessions work. `resources` end it."""
+    encoder = connect_encoders(config.encoder, config.tls.upstream(), config.live_encode_timeout)
+    resources.push_async_callback(encoder.close)
+    preparer = await resources.enter_async_context(make_preparer(config))
+    limits = PipelineLimits(of_all_recordings=config.max_parallel_segments)
+    recognizer = Recognizer(await fetch_model(encoder), encoder, preparer, limits)
+    await resources.enter_async_context(batches)
+    service.sessions = await resources.enter_async_context(live_sessions(config, recognizer))
+    server.beside.append(partial(service.sessions.drain, config.drain_seconds))
+    resources.enter_context(live_gauges(service.sessions))
+    service.recognizer = recognizer
+    following = asyncio.create_task(follow_encoders(encoder, server, config.encoder_grace))
+    resources.callback(following.cancel)
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    config: GatewayConfig,
+    service: GatewayService,
+    server: TierServer,
+    tls: ServerTls | None,
+    keys: KeyRing | None,
+) -> AsyncIterator[None]:
+    """HTTP, real-time WebSocket and metrics, where they have a port."""
     defaults = realtime_defaults(config)
-    async with listening:
+    async with contextlib.AsyncExitStack() as servers:
         if config.http_port:
             app = make_app(
                 service,
@@ -87,15 +114,15 @@ async def serve(config: GatewayConfig) -> None:
             http = HttpServerConfig(
                 config.http_host, config.http_port, config.drain_seconds, config.max_audio_bytes, tls
             )
-            server.beside.append((await listening.enter_async_context(http_server(app, http))).stop)
+            server.beside.append((await servers.enter_async_context(http_server(app, http))).stop)
         if config.realtime_port:
-            await listening.enter_async_context(
+            await servers.enter_async_context(
                 realtime_server(
                     service, config.realtime_host, config.realtime_port, defaults, keys=keys, tls=tls
                 )
             )
-        listening.enter_context(endpoint(config.metrics_port))
-        await run(server, start, resources.aclose, cancels_start=True)
+        servers.enter_context(endpoint(config.metrics_port))
+        yield
 
 
 def main() -> int:
