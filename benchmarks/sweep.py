@@ -107,10 +107,10 @@ def processes(cores: int) -> list[Group]:
     twice = partial(Group, workers=0, loads=(_MANY, _MANY))
     return [
         twice(6, encoders=2),
-        twice(6, encoders=2, decoder_flags="--prefill-interval 0.03"),
         twice(6, encoders=2, decoders=2),
         twice(8, encoders=3, decoders=2),
         twice(8, encoders=4, decoders=2),
+        twice(6, encoders=2, decoder_flags="--prefill-interval 0.03"),
     ]
 
 
