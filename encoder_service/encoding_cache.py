@@ -22,7 +22,6 @@ Key = tuple[Any, ...]
 
 _NO_OPTIONS = {"samples", "live", "urgent"}
 _options = attrgetter(*(field.name for field in fields(EncodeItem) if field.name not in _NO_OPTIONS))
-_DIGEST_BYTES = 16
 _QUICK_BYTES = 2**20
 """Audio up to this, half a minute of 16-bit samples, is digested in the event loop: under a millisecond."""
 _ENTRY_BYTES = 2048
@@ -46,7 +45,7 @@ class EncodingCache:
     ) -> None:
         """`identity` names the weights, as their hash does."""
         self._submit = submit
-        self._seed = hashlib.blake2b(identity.encode(), digest_size=_DIGEST_BYTES)
+        self._seed = hashlib.sha256(identity.encode())  # processors have instructions for it
         self._max_bytes = max_bytes
         self._entries: OrderedDict[Key, EncodedAudio] = OrderedDict()
         self._running: dict[Key, asyncio.Future[Encoded | None]] = {}

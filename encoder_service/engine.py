@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +33,8 @@ from encoder_service.speaker import SpeakerEmbedder
 from encoder_service.stage_clock import StageClock
 from encoder_service.transfer import Transfer
 from tandem.errors import CapabilityMissing, InvalidAudio, LimitExceeded
+
+log = logging.getLogger("tandem.encoder.engine")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -137,12 +141,21 @@ class EncoderEngine:
         return min(audio_token_count(frames, adaptor), -(-frames // adaptor.downsample_rate))
 
     def warm_up(self) -> None:
-        """Encode a second of silence, so that the first request does not pay for lazy initialisation."""
+        """Encode silence, so that no request pays for lazy initialisation or the capture of a CUDA graph.
+
+        A capture takes the host tens of milliseconds, ten times what the batch does on the device, and there
+        are about a hundred shapes: without this they come one after another under the first hours' load.
+        """
         ctc = CtcOutput.COMPACT if self.checkpoint.has_ctc else CtcOutput.NONE
         silence = np.zeros(self.sample_rate, dtype=np.int16)
         self.encode([EncodeItem(silence, ctc, speakers=self.speakers is not None)])
         if self.speakers is not None:
             self.speakers.warm_up()
+        began = time.perf_counter()
+        with torch.inference_mode(), self._transfer.computing():
+            shapes = self._runner.prepare()
+        if shapes:
+            log.info("%d shapes of batches ready after %.1f s", shapes, time.perf_counter() - began)
 
     def _make_runner(self) -> Runner:
         networks, config = PackedNetworks.of(self.model), self.config

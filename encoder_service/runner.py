@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,8 +20,10 @@ log = logging.getLogger("tandem.encoder.runner")
 
 QUANTUM = 128
 """Rows of the smallest bucket, and what larger ones are multiples of: about 8 s of audio."""
-SLOTS = (8, 64, 256)
+SLOTS = (16, 256)
+"""Segments of a bucket at most."""
 SHORT_FRAMES = 512
+"""Longest segment of a bucket that has no long ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,9 @@ class NetworkOutputs:
 class Runner(Protocol):
     """`clock` is marked after the encoder, the adaptor and the CTC branch."""
 
+    def prepare(self) -> int:
+        """Whatever would make the first batches slow; returns how many shapes of batches are ready."""
+
     def run(
         self, features: Tensor, lengths: tuple[int, ...], wanted: Wanted, clock: StageClock
     ) -> NetworkOutputs: ...
@@ -59,6 +64,10 @@ class PlainRunner:
 
     def __init__(self, networks: PackedNetworks, top_k: int, transfer: Transfer) -> None:
         self._networks, self._top_k, self._transfer = networks, top_k, transfer
+
+    def prepare(self) -> int:
+        """Nothing: there is no shape that comes again."""
+        return 0
 
     def run(
         self, features: Tensor, lengths: tuple[int, ...], wanted: Wanted, clock: StageClock
@@ -98,9 +107,9 @@ def execute(key: Hashable, step: Callable[[], None]) -> None:
 class GraphExecutor:
     """Captures each step as a CUDA graph when it first comes, and replays it from then on.
 
-    All graphs share one pool of memory. A graph that was captured is kept: those of one stream share a cuBLAS
-    workspace, which newer releases of torch free along with any one of them (pytorch issue 193402). So there
-    are at most `limit`; a step beyond that, and every step once a capture has failed, runs as it is.
+    All graphs share one pool of memory, where their cuBLAS workspaces lie too. A graph that was captured is
+    kept: newer releases of torch free workspaces along with any graph of their stream (pytorch issue 193402).
+    So there are at most `limit`; a step beyond that, and every step once a capture has failed, runs as it is.
     """
 
     def __init__(self, limit: int = 1024) -> None:
@@ -123,6 +132,9 @@ class GraphExecutor:
 
     def _capture(self, key: Hashable, step: Callable[[], None]) -> None:
         graph = torch.cuda.CUDAGraph()
+        # A graph holds the bare address of a workspace that torch keeps, or not, by thread and stream. As in
+        # torch's own graph trees none is there at first, so that it comes from the pool, and none stays.
+        torch._C._cuda_clearCublasWorkspaces()
         try:
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
@@ -133,6 +145,8 @@ class GraphExecutor:
             log.exception("no CUDA graph of %s; encoding goes on without graphs, more slowly", key)
             self._works = False
             return
+        finally:
+            torch._C._cuda_clearCublasWorkspaces()
         self._graphs[key] = graph
         if len(self._graphs) == self._limit:
             log.warning("%d CUDA graphs are captured; other shapes run without, more slowly", self._limit)
@@ -155,14 +169,41 @@ def find_bucket(lengths: tuple[int, ...], most: int, longest: int) -> Bucket | N
 
     At most an eighth of a bucket beyond the first ones stays empty.
     """
-    total = sum(lengths)
-    step = max(QUANTUM, (1 << max(0, total - 1).bit_length()) // 16)
-    rows = -(-total // step) * step
+    rows = _rows(sum(lengths))
     slots = next((slots for slots in SLOTS if slots >= len(lengths)), None)
     peak = max(lengths)
     if rows > most or slots is None or peak > longest:
         return None
     return Bucket(rows, slots, min(rows, SHORT_FRAMES if peak <= SHORT_FRAMES else longest, longest))
+
+
+def batches_of_all_buckets(most: int, longest: int) -> Iterator[tuple[int, ...]]:
+    """Frames of the segments of one batch for each bucket that find_bucket can find, the largest first."""
+    sizes = [_rows(1)]
+    while (larger := _rows(sizes[-1] + 1)) <= most:
+        sizes.append(larger)
+    for rows in reversed(sizes):
+        for fewer, slots in zip((0, *SLOTS), SLOTS, strict=False):
+            short = min(rows, SHORT_FRAMES, longest)
+            for peak in sorted({short, min(rows - fewer, longest)}):
+                count = max(fewer + 1, -(-rows // peak))
+                if count <= slots and (peak == short or peak > SHORT_FRAMES):
+                    yield _cut(rows, peak, count)
+
+
+def _rows(frames: int) -> int:
+    """Rows of the smallest bucket for so many frames."""
+    step = max(QUANTUM, (1 << max(0, frames - 1).bit_length()) // 16)
+    return -(-frames // step) * step
+
+
+def _cut(total: int, peak: int, count: int) -> tuple[int, ...]:
+    """`count` lengths of at most `peak` frames, the first as long as can be, which add up to `total`."""
+    first = min(peak, total - (count - 1))
+    if count == 1:
+        return (first,)
+    each, more = divmod(total - first, count - 1)
+    return (first, *(each + (index < more) for index in range(count - 1)))
 
 
 class BucketRunner:
@@ -183,6 +224,17 @@ class BucketRunner:
         self._transfer, self._executor = transfer, executor
         self._plain = PlainRunner(networks, top_k, transfer)
         self._buffers = _Buffers.of(sizes, networks, top_k, transfer.device)
+
+    def prepare(self) -> int:
+        """Run a batch of silence in every bucket, so that none has to be captured later; returns how many."""
+        batches = list(batches_of_all_buckets(self._sizes.rows, self._sizes.longest))
+        silence = torch.zeros(
+            self._sizes.rows, self._networks.encoder.input_size, device=self._transfer.device
+        )
+        for lengths in batches:
+            features = silence[: sum(lengths)]
+            self.run(features, lengths, Wanted(embeds=True, ctc=True), StageClock(self._transfer.device))
+        return len(batches)
 
     def run(
         self, features: Tensor, lengths: tuple[int, ...], wanted: Wanted, clock: StageClock

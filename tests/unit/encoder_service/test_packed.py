@@ -124,7 +124,7 @@ def test_buckets_hold_their_batches_and_waste_little() -> None:
     assert find_bucket((300,), 8192, 256) is None
     assert find_bucket((1,) * (SLOTS[-1] + 1), 8192, 256) is None
     many = find_bucket((20,) * 60, 8192, 1000)
-    assert many is not None and (many.slots, many.longest) == (64, 512)
+    assert many is not None and (many.slots, many.longest) == (256, 512)
 
 
 def test_few_buckets_serve_all_batches() -> None:
@@ -135,6 +135,22 @@ def test_few_buckets_serve_all_batches() -> None:
         lengths = tuple(torch.randint(1, 160, (count,), generator=generator).tolist())
         buckets.add(find_bucket(lengths, 8192, 1000))
     assert None not in buckets and len(buckets) < 96
+
+
+def test_prepared_buckets_are_all_that_batches_can_need() -> None:
+    sizes = BufferSizes(1024, 700)
+    recorder = Recorder()
+    runner = BucketRunner(PackedNetworks.of(build()), sizes, 5, Transfer(CPU), recorder)
+    with torch.inference_mode():
+        shapes = runner.prepare()
+    ready = {key[1] for key in recorder.steps if isinstance(key, tuple) and key[0] == "encode"}
+    assert shapes == len(ready)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2000):
+        count = int(torch.randint(1, 40, (1,), generator=generator))
+        lengths = tuple(torch.randint(1, min(1024 // count, 700) + 1, (count,), generator=generator).tolist())
+        bucket = find_bucket(lengths, sizes.rows, sizes.longest)
+        assert bucket is not None and bucket in ready
 
 
 def test_bfloat16_stays_close() -> None:
