@@ -100,7 +100,7 @@ def settings(cores: int) -> list[Group]:
 
 
 def processes(cores: int) -> list[Group]:
-    """Encoders and decoders that share a GPU; prompts that wait for each other.
+    """Encoders and decoders that share a GPU; vLLM's own choice of CUDA graphs.
 
     Groups with the same decoders are neighbours.
     """
@@ -110,7 +110,7 @@ def processes(cores: int) -> list[Group]:
         twice(6, encoders=2, decoders=2),
         twice(8, encoders=3, decoders=2),
         twice(8, encoders=4, decoders=2),
-        twice(6, encoders=2, decoder_flags="--prefill-interval 0.03"),
+        twice(6, encoders=2, decoder_flags="--cudagraph-mode full_and_piecewise"),
     ]
 
 

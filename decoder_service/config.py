@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from decoder_service.engines.settings import DtypeName, EngineSettings
+from decoder_service.engines.settings import CudagraphMode, DtypeName, EngineSettings
 from tandem.checkpoint import Hub
 from tandem.flags import FlagParser, switch
 from tandem.rpc.security import SERVER_FLAGS, TlsFlags
@@ -34,9 +34,9 @@ class DecoderConfig:
     max_waiting_requests: int = 256
     receive_timeout: float = 30.0
     enforce_eager: bool | None = None
+    cudagraph_mode: CudagraphMode = "auto"
     log_probs: bool = False
     stream_interval: int = 1
-    prefill_interval: float = 0.0
     forced_tokens_per_embedding: float = 0.0
     speculative_tokens: int = 0
     cpu_kv_cache_gib: int = 2
@@ -70,9 +70,9 @@ class DecoderConfig:
             tensor_parallel_size=self.tensor_parallel_size,
             gpu_memory_utilization=self.gpu_memory_utilization,
             enforce_eager=self.enforce_eager,
+            cudagraph_mode=self.cudagraph_mode,
             cpu_kv_cache_gib=self.cpu_kv_cache_gib,
             stream_interval=self.stream_interval,
-            prefill_interval=self.prefill_interval,
             speculative_tokens=self.speculative_tokens,
         )
 
@@ -119,13 +119,9 @@ def parse(arguments: Sequence[str] | None = None) -> DecoderConfig:
     flag("max-waiting-requests", _at_least(0, int), "requests beyond those before refusing")
     flag("receive-timeout", seconds, "time for a prompt's tensors to arrive")
     flag("enforce-eager", switch, "no CUDA graphs (vllm); true on a CPU when unset", nargs="?", const=True)
+    flag("cudagraph-mode", str, "what CUDA graphs hold (vllm)", choices=get_args(CudagraphMode))
     flag("log-probs", switch, "report log probabilities of tokens", nargs="?", const=True)
     flag("stream-interval", positive, "tokens per message after the first (vllm)")
-    flag(
-        "prefill-interval",
-        seconds,
-        "time for which new prompts wait for each other while others are decoded (vllm); 0 is off",
-    )
     flag(
         "forced-tokens-per-embedding",
         _at_least(0, float),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 DtypeName = Literal["auto", "bf16", "fp16", "fp32"]
+CudagraphMode = Literal["auto", "full", "full_and_piecewise", "piecewise"]
 TORCH_NAMES: dict[DtypeName, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
@@ -27,10 +28,10 @@ class EngineSettings:
     gpu_memory_utilization: float = 0.8
     enforce_eager: bool | None = None
     """None captures CUDA graphs on a GPU and runs eagerly on a CPU."""
+    cudagraph_mode: CudagraphMode = "auto"
+    """vLLM's names; auto is full, but full_and_piecewise, vLLM's own choice, with drafts."""
     cpu_kv_cache_gib: int = 2
     stream_interval: int = 1
     """Tokens per delta after the first one."""
-    prefill_interval: float = 0.0
-    """Seconds for which new prompts wait for each other while others are decoded (vllm); see Turns."""
     speculative_tokens: int = 0
     """Draft tokens verified in one step; 0 leaves drafts unused."""

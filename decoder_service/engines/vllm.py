@@ -20,17 +20,17 @@ from decoder_service.engines.base import (
     Prompt,
     TokenDelta,
 )
+from decoder_service.engines.graphs import graph_config
 from decoder_service.engines.model_facts import ModelFacts, read_model_facts
 from decoder_service.engines.prompt_rows import prompt_rows
 from decoder_service.engines.settings import TORCH_NAMES, EngineSettings
-from decoder_service.engines.turns import Turns
 from decoder_service.engines.vllm_draft import DRAFT, speculation
 from decoder_service.engines.vllm_stats import StatLogger
 
 log = logging.getLogger("decoder.vllm")
 
 MAX_NUM_SEQS_GPU = 512
-"""vLLM captures CUDA graphs up to this batch; larger batches ran slower per token than this one."""
+"""Larger batches ran slower per token than this one."""
 MAX_NUM_SEQS_CPU = 32
 DEATH_POLL_SECONDS = 0.5
 # vLLM takes smaller ones first.
@@ -46,7 +46,6 @@ class VllmEngine:
         self._active = 0
         self._numbers = itertools.count()
         self._llm: Any = None
-        self._turns = Turns(settings.prefill_interval)
 
     @property
     def info(self) -> EngineInfo:
@@ -72,7 +71,7 @@ class VllmEngine:
         arguments = _engine_arguments(self._settings, facts)
         _leave_processors_alone()
         if count := self._settings.speculative_tokens:
-            arguments |= speculation(count, arguments["max_num_seqs"], graphs=not arguments["enforce_eager"])
+            arguments |= speculation(count)
         # Neither returned nor a local: vLLM keeps tracebacks of this call, and they would keep it alive.
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(**arguments),
@@ -109,8 +108,6 @@ class VllmEngine:
         )
         self._active += 1
         try:
-            if not request.urgent:
-                await self._turns.wait(self._active - 1)
             async with aclosing(outputs):
                 async for output in outputs:
                     yield _delta(output.outputs[0], stop_ids)
@@ -214,14 +211,19 @@ def _engine_arguments(settings: EngineSettings, facts: ModelFacts) -> dict[str, 
         dtype = "bf16" if not on_cpu and current_platform.has_device_capability(80) else "fp32"
     if dtype == "fp16":
         log.warning("float16 overflows in some published models; bf16 or fp32 are safe")
-    default_seqs = MAX_NUM_SEQS_CPU if on_cpu else MAX_NUM_SEQS_GPU
+    max_num_seqs = settings.max_num_seqs or (MAX_NUM_SEQS_CPU if on_cpu else MAX_NUM_SEQS_GPU)
+    graphs = {}
+    if not (on_cpu or settings.enforce_eager):
+        drafted = settings.speculative_tokens
+        graphs["compilation_config"] = graph_config(settings.cudagraph_mode, drafted, max_num_seqs)
     return {
+        **graphs,
         "model": str(settings.model),
         "skip_tokenizer_init": True,
         "enable_prompt_embeds": True,
         "dtype": TORCH_NAMES[dtype],
         "max_model_len": min(settings.max_model_len, facts.max_positions),
-        "max_num_seqs": settings.max_num_seqs or default_seqs,
+        "max_num_seqs": max_num_seqs,
         "tensor_parallel_size": settings.tensor_parallel_size,
         "gpu_memory_utilization": settings.gpu_memory_utilization,
         "enforce_eager": on_cpu if settings.enforce_eager is None else settings.enforce_eager,

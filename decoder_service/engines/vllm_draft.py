@@ -16,28 +16,13 @@ DRAFT = "draft_token_ids"
 """The key in SamplingParams.extra_args."""
 
 
-MAX_GRAPH_TOKENS = 2048
-"""Tokens of the largest step with a CUDA graph: above it the GPU takes longer than launching its kernels."""
-
-
-def speculation(count: int, max_num_seqs: int, *, graphs: bool) -> dict[str, Any]:
+def speculation(count: int) -> dict[str, Any]:
     """Engine arguments that have vLLM verify up to `count` draft tokens of a request in one step."""
     proposer = {"method": "custom_class", "model": f"{__name__}.{DraftProposer.__name__}"}
-    arguments: dict[str, Any] = {
+    return {
         "speculative_config": {**proposer, "num_speculative_tokens": count},
         "worker_extension_cls": f"{__name__}.{DraftWorker.__name__}",
     }
-    if graphs:
-        sizes = _graph_sizes(1 + count, max_num_seqs)
-        arguments["compilation_config"] = {"cudagraph_capture_sizes": sizes}
-    return arguments
-
-
-def _graph_sizes(fed: int, max_num_seqs: int) -> list[int]:
-    """Tokens of the steps to capture, `fed` for each request; vLLM's own choice ends at 512 tokens."""
-    most = max(1, min(max_num_seqs, MAX_GRAPH_TOKENS // fed))
-    rows = [1, 2, 4, *range(8, 64, 8), *range(64, 256, 16), *range(256, most, 32)]
-    return [fed * count for count in sorted({*rows, most}) if count <= most]
 
 
 class DraftWorker:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from decoder_service.engines.vllm_draft import DRAFT, DraftProposer, speculation
+from decoder_service.engines.vllm_draft import DRAFT, DraftProposer
 
 MAX_MODEL_LEN = 100
 
@@ -67,11 +67,3 @@ def test_proposals_end_with_the_models_length() -> None:
     worker.add("a", [1, 2, 3, 4, 5])
     assert worker.step({"a": [1]}, MAX_MODEL_LEN - 3) == [[2, 3]]
     assert worker.step({"a": [2]}, MAX_MODEL_LEN) == [[]]
-
-
-def test_graphs_are_captured_for_whole_rows_up_to_all_requests() -> None:
-    sizes = speculation(7, 64, graphs=True)["compilation_config"]["cudagraph_capture_sizes"]
-    assert sizes == sorted(set(sizes))
-    assert all(size % 8 == 0 for size in sizes)
-    assert (sizes[0], sizes[-1]) == (8, 64 * 8)
-    assert "compilation_config" not in speculation(7, 64, graphs=False)
