@@ -12,7 +12,6 @@ from pathlib import Path
 from benchmarks import side_by_side, workload
 from benchmarks.passes import Load, Results, Row, one_pass
 from benchmarks.stack import Front, front
-from tandem.launcher import Stack
 
 _USUAL = Load(in_flight=128, processes=4)
 _SEGMENTS = (5.0, 15.0, 30.0, 60.0)
@@ -42,13 +41,13 @@ def points() -> list[Point]:
     return [Point("warm-up", 0, _USUAL, 1 / 4), *segments, *in_flight, *clients]
 
 
-def study(setup: side_by_side.Setup, stack: Stack, results: Results) -> None:
+def study(setup: side_by_side.Setup, there: Front, results: Results) -> None:
     """Rows whose detail says `curve` and `at`."""
     wanted = points()
     works = [smaller(setup.work, point.share, 2000 + index) for index, point in enumerate(wanted)]
     folders = [setup.root / f"growth-{index}" for index in range(len(wanted))]
     workload.write_all(folders, works)
-    with front(setup.services, stack) as at:
+    with front(setup.services, there) as at:
         for point, folder in zip(wanted, folders, strict=True):
             name = f"{point.curve} {point.at:g}"
             results.attempt(name, partial(run, point, name, at, folder))

@@ -17,10 +17,9 @@ from pathlib import Path
 from benchmarks import side_by_side, streaming
 from benchmarks.passes import Results, Row
 from benchmarks.report import table
-from benchmarks.stack import front
+from benchmarks.stack import Front, front
 from benchmarks.watch import Watched, watching
 from benchmarks.workload import ROOT, as_wav
-from tandem.launcher import Stack
 from tandem.streaming_client import StreamOptions
 
 SESSIONS, SMALL = (64, 256, 512, 1024), (2, 4)
@@ -89,11 +88,11 @@ def cells(row: Row) -> dict[str, str]:
     return line | {name: f"{percent:.0f} %" for name, percent in row.gpu_percent.items()}
 
 
-def study(setup: side_by_side.Setup, stack: Stack, results: Results) -> None:
+def study(setup: side_by_side.Setup, there: Front, results: Results) -> None:
     """A row for a single stream, then one for each level."""
     cores, smoke = os.cpu_count() or 2, setup.work.files < 100
     services, seconds = replace(setup.services, gateways=max(2, cores // 2)), 8.0 if smoke else 20.0
-    with front(services, stack, ["--audio-workers", "1"]) as at:
+    with front(services, there, ["--audio-workers", "1"]) as at:
         recording = as_wav(RECORDING, setup.root / "live.wav")
         compared = not setup.services.tokens_per_embedding
         levels = Levels(at.servers, at.watched, recording, seconds, max(2, cores // 3), compared)

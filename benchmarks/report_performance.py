@@ -113,7 +113,8 @@ def hop(files: Files) -> str:
         (row, cost)
         for file in files
         for row in file.rows
-        if (is_whole(row) or file.name == "sweep") and (cost := hop_seconds(row)) is not None
+        if (is_whole(row) or row.detail.get("curve") == "in flight")
+        and (cost := hop_seconds(row)) is not None
     ]
     lines = []
     for row, cost in found:

@@ -24,8 +24,7 @@ from pathlib import Path
 
 from benchmarks import published, workload
 from benchmarks.passes import Load, Results, Row, one_pass
-from benchmarks.stack import Services, front, own, parse_extra, running
-from tandem.launcher import Stack
+from benchmarks.stack import Front, Services, behind, front, own, parse_extra, running
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +54,22 @@ class Setup:
         workload.write(folder, work)
         return folder
 
-    def peer_recordings(self) -> Path:
-        """What FunASR's engine gets, and one pass of the services."""
-        return self.recordings("set-funasr", 201, self.peer_files)
+    def peer_recordings(self, number: int = 0) -> Path:
+        """What FunASR's engine gets; for other numbers the same, but with noise that no cache has seen."""
+        return self.recordings(f"set-funasr-{number}", 201 + number, self.peer_files)
 
 
 def tandem_part(setup: Setup, results: Results) -> None:
     """The services' own start, and all their passes."""
-    with running(setup.services) as stack:
-        tandem_passes(setup, stack, results)
+    with running(setup.services) as stack, behind(setup.services, stack) as there:
+        tandem_passes(setup, there, results)
 
 
-def tandem_passes(setup: Setup, stack: Stack, results: Results) -> None:
+def tandem_passes(setup: Setup, there: Front, results: Results) -> None:
     """SDK and gRPC by turns on the same services, with and without speakers; the first pass warms up."""
     loads = [Load(way, setup.in_flight, setup.client_processes) for way in ("sdk", "grpc")]
     seed = 1
-    with front(setup.services, stack) as at:
+    with front(setup.services, there) as at:
         warm = setup.recordings("warm-up", 1000, min(32, setup.work.files))
         one_pass("warm-up", replace(loads[0], speakers=True), at.servers, warm, at.watched)
         for number in range(setup.rounds):
@@ -81,8 +80,8 @@ def tandem_passes(setup: Setup, stack: Stack, results: Results) -> None:
                 results.attempt(name, partial(one_pass, name, wanted, at.servers, folder, at.watched))
                 at.check_alive()
                 seed += 1
-        for load in loads:
-            name, folder = f"{load.way}, FunASR's files", setup.peer_recordings()
+        for number, load in enumerate(loads):
+            name, folder = f"{load.way}, FunASR's files", setup.peer_recordings(number)
             results.attempt(name, partial(one_pass, name, load, at.servers, folder, at.watched))
 
 

@@ -221,15 +221,21 @@ def _ended() -> Iterator[list[Process]]:
 
 
 @contextlib.contextmanager
-def front(services: Services, stack: Stack, flags: Sequence[str] = ()) -> Iterator[Front]:
-    """As many processes as the services ask for; gateways with these flags as well."""
+def behind(services: Services, stack: Stack) -> Iterator[Front]:
+    """The stack's own gateway, and as many encoders and decoders as the services ask for."""
     there = own(stack)
-    if services.gateways == services.encoders == services.decoders == 1 and not flags:
-        yield there
-        return
     with (
         more_decoders(services, there.decoders, services.decoders) as decoders,
         more_encoders(services, there.encoders, services.encoders, decoders) as encoders,
-        more_gateways(services, services.gateways, encoders, flags) as gateways,
     ):
-        yield Front(gateways, encoders, decoders)
+        yield Front(there.gateways, encoders, decoders)
+
+
+@contextlib.contextmanager
+def front(services: Services, there: Front, flags: Sequence[str] = ()) -> Iterator[Front]:
+    """As many gateways as the services ask for, with these flags as well, before what is there."""
+    if services.gateways == services.encoders == 1 and not flags:
+        yield there
+        return
+    with more_gateways(services, services.gateways, there.encoders, flags) as gateways:
+        yield Front(gateways, there.encoders, there.decoders)

@@ -14,17 +14,17 @@ from functools import partial
 
 from benchmarks import growth, live_load, side_by_side
 from benchmarks.passes import Results
-from benchmarks.stack import running
+from benchmarks.stack import behind, running
 
 STUDIES = {"tandem": side_by_side.tandem_passes, "growth": growth.study, "live": live_load.study}
 
 
 def run(setup: side_by_side.Setup, names: Sequence[str], results: Results) -> None:
     """Raises LaunchError when the tiers do not start."""
-    with running(setup.services) as stack:
+    with running(setup.services) as stack, behind(setup.services, stack) as there:
         for name in names:
             print(f"== {name}", flush=True)
-            results.attempt(name, partial(STUDIES[name], setup, stack, results))
+            results.attempt(name, partial(STUDIES[name], setup, there, results))
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import growth, side_by_side
 from benchmarks.passes import Load, Results, Row, one_pass
-from benchmarks.stack import Services, front, own, running
+from benchmarks.stack import Services, behind, front, own, running
 
 Texts = Mapping[str, Sequence[str]]
 _SPREAD, _SECOND = "2 GPUs", "GPU 1"
@@ -60,7 +60,11 @@ def speed(setup: side_by_side.Setup, decoder: Decoder, results: Results) -> None
         "16 at a time": (Load(in_flight=16, processes=2), 4 * _LATENCY_SHARE),
     }
     services = placed(setup, decoder, "speed")
-    with running(services) as stack, front(services, stack) as at:
+    with (
+        running(services) as stack,
+        behind(services, stack) as there,
+        front(services, there) as at,
+    ):
         for number, (title, (load, share)) in enumerate(loads.items()):
             folder = recordings(setup, f"tp-{number}", share, 3000 + number)
             name = f"decoder on {decoder.name}: {title}"
