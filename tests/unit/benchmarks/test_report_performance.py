@@ -38,9 +38,9 @@ def test_the_hop_is_what_the_encoder_waits_beyond_the_decoders_own_time() -> Non
         },
     }
     page = "<!-- hop -->\nold\n<!-- end -->"
-    files = [Measured("sweep", {}, [row("pass", counters=counters)])]
-    (line,) = [line for line in report_performance.written(page, files).splitlines() if "pass" in line]
-    assert line == "| pass | 50 | 500 | 10.0 | 2.0% |"
+    files = [Measured("growth", {}, [row("sdk #1", counters=counters)])]
+    (line,) = [line for line in report_performance.written(page, files).splitlines() if "sdk" in line]
+    assert line == "| sdk #1 | 50 | 500 | 10.0 | 2.0% |"
 
 
 def test_parts_without_results_are_empty_and_the_text_around_them_stays() -> None:
