@@ -42,7 +42,7 @@ class Detector(Protocol[AnyEars]):
         ...
 
     def push(self, heard: Sequence[tuple[AnyEars, Pcm]]) -> list[FrameScores]:
-        """What each of these, all different, would give for its samples alone."""
+        """What each of these, all different, would give for its samples alone; if it raises, no change."""
         ...
 
 
@@ -61,24 +61,27 @@ class VadEars:
 
     def __init__(self, model: FsmnVad) -> None:
         self.stream = model.stream()
-        self._rest: Pcm = np.empty(0, dtype=np.int16)
+        self.rest: Pcm = np.empty(0, dtype=np.int16)
+        """Heard, but not by the network yet; int16 [r]."""
 
     def push(self, block: Pcm) -> FrameScores:
-        return self.stream.push(self.whole(block))
+        samples, rest = self.split(block)
+        scores = self.stream.push(samples)
+        self.rest = rest
+        return scores
 
     def finish(self) -> FrameScores:
-        rest = self.stream.push(_floats(self._rest))
+        rest = self.stream.push(_floats(self.rest))
         tail = self.stream.finish()
         return FrameScores(
             np.concatenate([rest.silence, tail.silence]), np.concatenate([rest.loudness, tail.loudness])
         )
 
-    def whole(self, block: Pcm) -> FloatArray:
-        """The samples that the network gets now; the rest waits for more."""
-        samples = np.concatenate([self._rest, block]) if len(self._rest) else block
+    def split(self, block: Pcm) -> tuple[FloatArray, Pcm]:
+        """The samples that the network gets now, and the rest, which waits for more."""
+        samples = np.concatenate([self.rest, block]) if len(self.rest) else block
         whole = len(samples) // _UNIT * _UNIT if len(samples) >= _STEP else 0
-        self._rest = samples[whole:]
-        return _floats(samples[:whole])
+        return _floats(samples[:whole]), samples[whole:]
 
 
 class LiveVad:
@@ -91,9 +94,14 @@ class LiveVad:
         return VadEars(self._model)
 
     def push(self, heard: Sequence[tuple[VadEars, Pcm]]) -> list[FrameScores]:
-        waiting = [(ears.stream, ears.whole(block)) for ears, block in heard]
-        scores = iter(self._model.push([item for item in waiting if len(item[1])]))
-        return [next(scores) if len(samples) else _NO_SCORES for _, samples in waiting]
+        parts = [ears.split(block) for ears, block in heard]
+        known = zip(heard, parts, strict=True)
+        scores = iter(
+            self._model.push([(ears.stream, samples) for (ears, _), (samples, _) in known if len(samples)])
+        )
+        for (ears, _), (_, rest) in zip(heard, parts, strict=True):
+            ears.rest = rest
+        return [next(scores) if len(samples) else _NO_SCORES for samples, _ in parts]
 
 
 def _floats(samples: Pcm) -> FloatArray:

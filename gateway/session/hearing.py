@@ -107,17 +107,26 @@ class Hearing:
         """Scores what waits at these; the failure of one session is none of the others'."""
         for inlet in inlets:
             self._due.pop(inlet, None)
-        waiting = [(inlet, inlet.take()) for inlet in inlets]
+        self._hear([(inlet, inlet.take()) for inlet in inlets])
+
+    def _hear(self, waiting: Sequence[tuple[Inlet, Pcm]]) -> None:
         try:
             scores = self._detector.push([(inlet.ears, block) for inlet, block in waiting])
         except Exception as error:
-            log.exception("voice activity detection failed")
-            for inlet in inlets:
-                inlet.failed(error)
+            if len(waiting) == 1:
+                _fail(waiting[0][0], error)
+                return
+            # Whose audio it was shows when each is heard alone.
+            for one in waiting:
+                self._hear([one])
             return
         for (inlet, block), found in zip(waiting, scores, strict=True):
             try:
                 inlet.heard(block, found)
             except Exception as error:
-                log.exception("a session failed")
-                inlet.failed(error)
+                _fail(inlet, error)
+
+
+def _fail(inlet: Inlet, error: Exception) -> None:
+    log.error("a session failed to hear", exc_info=error)
+    inlet.failed(error)

@@ -51,59 +51,86 @@ class FsmnVad:
 
     def stream(self) -> FsmnStream:
         """Fresh state for one recording or live stream."""
-        return FsmnStream(self, self._network.initial_memory(1)[0])
+        nothing, none = np.empty(0, dtype=np.float32), np.empty((0, NUM_MELS), dtype=np.float32)
+        return FsmnStream(self, StreamState(nothing, none, self._network.initial_memory(1)[0]))
 
     def push(self, heard: Sequence[tuple[FsmnStream, FloatArray]]) -> list[FrameScores]:
         """Adds samples, float32 [n] in [-1, 1], to streams of this network; the scores that became known.
 
-        Samples of streams may differ in number. Raises ValueError if a stream is named twice.
+        Samples of streams may differ in number. Raises ValueError if a stream is named twice. No stream is
+        changed by a call that raises.
         """
         if len({id(stream) for stream, _ in heard}) < len(heard):
             raise ValueError("a stream is named twice in one step")
-        audio = [stream.unframed(samples) for stream, samples in heard]
+        states = [stream.state for stream, _ in heard]
+        audio = [
+            np.concatenate([state.rest, np.asarray(samples, dtype=np.float32)])
+            for state, (_, samples) in zip(states, heard, strict=True)
+        ]
         alike: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-        for index, (stream, _) in enumerate(heard):
-            alike[len(audio[index]), len(stream.features)].append(index)
+        for index, state in enumerate(states):
+            alike[len(audio[index]), len(state.features)].append(index)
         scores: dict[int, FrameScores] = {}
         for group in alike.values():
-            streams = [heard[index][0] for index in group]
             together = _stacked([audio[index] for index in group])
             features = fbank(together)
-            for stream, rest in zip(streams, together[:, features.shape[1] * FRAME_SHIFT :], strict=True):
-                stream.rest = rest.copy()
-            scores.update(zip(group, self.score(streams, features), strict=True))
+            rests = together[:, features.shape[1] * FRAME_SHIFT :]
+            advanced = self._advance([states[index] for index in group], features, rests)
+            for index, (state, found) in zip(group, advanced, strict=True):
+                states[index], scores[index] = state, found
+        for (stream, _), state in zip(heard, states, strict=True):
+            stream.state = state
         return [scores[index] for index in range(len(heard))]
 
-    def score(self, streams: Sequence[FsmnStream], new: FloatArray) -> list[FrameScores]:
-        """Adds frames, float32 [streams, m, 80], to streams that hold equally many; the scores then known."""
-        if new.shape[1] and not len(streams[0].features):
+    def finish(self, stream: FsmnStream) -> FrameScores:
+        """The last frames of a stream."""
+        new = np.repeat(stream.state.features[-1:], _LOOKAHEAD, axis=0)
+        ((_, scores),) = self._advance([stream.state], new[None], stream.state.rest[None])
+        return scores
+
+    def _advance(
+        self, states: Sequence[StreamState], new: FloatArray, rests: FloatArray
+    ) -> list[tuple[StreamState, FrameScores]]:
+        """After more frames, float32 [streams, m, 80], of streams that hold equally many; the scores then.
+
+        rests: what is left of each stream's samples, float32 [streams, r].
+        """
+        if new.shape[1] and not len(states[0].features):
             new = np.concatenate([np.repeat(new[:, :1], STACK - 1 - _LOOKAHEAD, axis=1), new], axis=1)
-        features = np.concatenate([np.stack([stream.features for stream in streams]), new], axis=1)
+        features = np.concatenate([np.stack([state.features for state in states]), new], axis=1)
+        memory = np.stack([state.memory for state in states])
         count = max(0, features.shape[1] - STACK + 1)
-        for stream, held in zip(streams, features[:, count:], strict=True):
-            stream.features = held.copy()
-        if not count:
-            return [FrameScores(np.empty(0, np.float32), np.empty(0, np.float32)) for _ in streams]
-        memory = np.stack([stream.memory for stream in streams])
-        silence, memory = self._network.advance(features, memory)
-        for stream, remembered in zip(streams, memory, strict=True):
-            stream.memory = remembered.copy()
+        silence = np.empty((len(states), 0), np.float32)
+        if count:
+            silence, memory = self._network.advance(features, memory)
         loudness = features[:, _LOOKAHEAD : _LOOKAHEAD + count].mean(axis=2)
-        return [FrameScores(*both) for both in zip(silence, loudness, strict=True)]
+        held = features[:, count:]
+        # Copies: a view would keep the arrays of all streams for as long as the slowest needs its own.
+        after = [
+            StreamState(*(part.copy() for part in parts)) for parts in zip(rests, held, memory, strict=True)
+        ]
+        return list(zip(after, map(FrameScores, silence, loudness), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """What a stream keeps for its next frames; never changed, only replaced.
+
+    rest: samples that are no whole frame yet, float32 [r]. features: the last frames, float32 [up to 4, 80].
+    memory: the network's, float32 [4, 128, 19].
+    """
+
+    rest: FloatArray
+    features: FloatArray
+    memory: FloatArray
 
 
 class FsmnStream:
-    """Scores of one stream; frame t is known once frame t + 2 is complete.
+    """Scores of one stream; frame t is known once frame t + 2 is complete. `state` is for FsmnVad alone."""
 
-    rest: samples that are no whole frame yet, float32 [r]. features: the last frames, float32 [up to 4, 80].
-    memory: the network's, float32 [4, 128, 19]. All are for FsmnVad alone.
-    """
-
-    def __init__(self, model: FsmnVad, memory: FloatArray) -> None:
+    def __init__(self, model: FsmnVad, state: StreamState) -> None:
         self._model = model
-        self.rest = np.empty(0, dtype=np.float32)
-        self.features = np.empty((0, NUM_MELS), dtype=np.float32)
-        self.memory = memory
+        self.state = state
 
     def push(self, samples: FloatArray) -> FrameScores:
         """Adds samples, float32 [n] in [-1, 1], and returns the scores that became known."""
@@ -111,12 +138,7 @@ class FsmnStream:
 
     def finish(self) -> FrameScores:
         """The last frames; nothing can be pushed afterwards."""
-        new = np.repeat(self.features[-1:], _LOOKAHEAD, axis=0)
-        return self._model.score([self], new[None])[0]
-
-    def unframed(self, samples: FloatArray) -> FloatArray:
-        """Samples that frames are to be made of: the rest, and these."""
-        return np.concatenate([self.rest, np.asarray(samples, dtype=np.float32)])
+        return self._model.finish(self)
 
 
 def _stacked(audio: list[FloatArray]) -> FloatArray:

@@ -95,6 +95,25 @@ async def test_clients_faster_than_speech_are_not_held_up_and_still_go_together(
     assert asyncio.get_running_loop().time() - started < 4.0, "faster than speech"
 
 
+async def test_audio_that_the_detector_cannot_hear_fails_its_own_session_alone(model: FsmnVad) -> None:
+    hearing, sessions = Hearing(LiveVad(model)), [Session() for _ in range(SESSIONS)]
+    inlets = [hearing.inlet(session.heard, session.failures.append) for session in sessions]
+    # Of every frame some samples wait for the next step.
+    for first in range(0, 34_000, 1_700):
+        for number, inlet in enumerate(inlets):
+            block = SPEECH[first : first + 1_700]
+            # A column of samples is no audio; sessions before and after this one are in the same step.
+            inlet.add(block[:, None] if number == 3 and first == 17_000 else block)
+        await asyncio.sleep(1.5 * TICK)
+        if sessions[3].failures:
+            inlets[3].close()
+    assert [len(session.failures) for session in sessions] == [int(number == 3) for number in range(SESSIONS)]
+    alone = VadEars(model).push(SPEECH[:34_000]).silence
+    for session in (*sessions[:3], *sessions[4:]):
+        assert np.array_equal(np.concatenate(session.blocks), SPEECH[:34_000])
+        assert np.concatenate(session.silence) == pytest.approx(alone, abs=1e-4)
+
+
 async def test_what_fails_in_one_session_is_heard_by_the_others(model: FsmnVad) -> None:
     hearing, sessions = Hearing(LiveVad(model)), [Session(deaf=number == 3) for number in range(SESSIONS)]
     inlets = [hearing.inlet(session.heard, session.failures.append) for session in sessions]
