@@ -89,6 +89,7 @@ class Load:
     """So many streams of a recording at a time, from `processes` processes, to the targets by turns.
 
     seconds: only so much of it; 0 is all. distinct: noise of one bit makes each stream new to every cache.
+    shifted: each begins at another sample of a client's frame, so that speech begins anywhere in one.
     """
 
     targets: tuple[str, ...]
@@ -98,12 +99,18 @@ class Load:
     processes: int = 1
     seconds: float = 0.0
     distinct: bool = False
+    shifted: bool = False
 
     def audio(self) -> Pcm:
         """The recording and the silence after it."""
         samples = decode(Path(self.path).read_bytes()).channel()
         pcm = np.rint(samples * 32767).astype(np.int16)[: int(self.seconds * RATE) or None]
         return np.concatenate([pcm, np.zeros(int(TRAILING_SILENCE * RATE), dtype=np.int16)])
+
+    def of_stream(self, audio: Pcm, number: int) -> Pcm:
+        """What stream `number` sends of the recording."""
+        audio = audio[FRAME * number // self.streams :] if self.shifted else audio
+        return audio ^ _noise(number, len(audio)) if self.distinct else audio
 
     def share(self, process: int) -> range:
         """Numbers of the streams of one process."""
@@ -177,7 +184,7 @@ async def _streams(load: Load, process: int) -> Measured:
     limit = _STAGGER + _PATIENCE * len(audio) / RATE
 
     async def run(number: int) -> Client:
-        client = Client(audio ^ _noise(number, len(audio)) if load.distinct else audio)
+        client = Client(load.of_stream(audio, number))
         target, delay = load.targets[number % len(load.targets)], _STAGGER * number / load.streams
         await asyncio.wait_for(client.run(target, load.options, delay), limit)
         return client
@@ -316,6 +323,7 @@ def main() -> int:
     parser.add_argument("--reference", default="examples/meeting.json", help='JSON with "text", or text')
     parser.add_argument("--language", help="ISO code or name")
     parser.add_argument("--processes", type=int, default=1, help="client processes")
+    parser.add_argument("--shifted", action="store_true", help="speech begins anywhere in a client's frame")
     options = parser.parse_args()
     text = Path(options.reference).read_text(encoding="utf-8")
     reference = str(json.loads(text)["text"]) if options.reference.endswith(".json") else text
@@ -325,10 +333,8 @@ def main() -> int:
         measure(Load(targets, options.audio, wanted))  # warm-up
         alone = ""
         for streams in options.streams:
-            load, before = (
-                Load(targets, options.audio, wanted, streams, options.processes),
-                encoded_seconds(ports),
-            )
+            load = Load(targets, options.audio, wanted, streams, options.processes, shifted=options.shifted)
+            before = encoded_seconds(ports)
             got = measure(load)
             alone = alone or (got.texts[0] if got.texts else "")
             row = summary(streams, got, reference, alone)

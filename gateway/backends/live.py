@@ -134,13 +134,13 @@ class LiveLink:
         """Whether nothing is being asked."""
         return not self._answers
 
-    async def path(self, part: Part) -> pb.CtcPath:
-        """What the CTC branch alone hears in a part of a segment.
+    async def path(self, part: Part, *, urgent: bool = False) -> pb.CtcPath:
+        """What the CTC branch alone hears in a part of a segment; `urgent` ones go before others.
 
         This and `transcribe` raise the encoder's own typed error, and Unavailable when the line breaks.
         Cancelling gives the part up.
         """
-        with self._asked(part, None) as number:
+        with self._asked(part, pb.TranscribeConfig(ctc_only=True, urgent=urgent)) as number:
             return (await self._answer(number)).path
 
     async def transcribe(self, part: Part, request: SegmentRequest, *, ctc: bool) -> SegmentResult:
@@ -165,13 +165,13 @@ class LiveLink:
 
     @contextlib.contextmanager
     def _asked(
-        self, part: Part, config: pb.TranscribeConfig | None, *, targets_follow: bool = False
+        self, part: Part, config: pb.TranscribeConfig, *, targets_follow: bool = False
     ) -> Iterator[int]:
         """Asks for a part; the number under which it is answered."""
         number, self._next_id = self._next_id, self._next_id + 1
         self._expect(number)
         base = part.audio.start
-        reports = config is not None and self._features.reports_encoded
+        reports = self._features.reports_encoded and not config.ctc_only
         span = pb.LiveSpan(
             id=number,
             start=part.start - base,
@@ -184,7 +184,7 @@ class LiveLink:
         self._requests.put_nowait(request)
         try:
             with self._place.sending((part.end - part.start) / SAMPLE_RATE) as encoded:
-                if reports or config is None:
+                if reports or config.ctc_only:
                     self._watch(number, encoded)
                 yield number
         except asyncio.CancelledError:

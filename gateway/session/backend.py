@@ -57,7 +57,7 @@ class RecognizerSession:
             return CtcHeard(())
         try:
             async with asyncio.timeout(_CTC_TIMEOUT):
-                path = await self._line.current().path(_part(job))
+                path = await self._line.current().path(_part(job), urgent=job.urgent)
         except TimeoutError as error:
             raise Unavailable("the encoder takes too long") from error
         frame = round(model.info.frame_shift * SAMPLE_RATE)
@@ -100,7 +100,7 @@ class RecognizerSession:
             self._id(job),
             job.previous_text,
             transcribe=transcribe,
-            urgent=job.kind is JobKind.FINAL,
+            urgent=job.urgent,
         )
         return Decoded(shifted(transcribed.segment, job.start / SAMPLE_RATE))
 

@@ -27,7 +27,7 @@ class PartialPolicy:
 
     enabled: bool = True
     llm: bool = True
-    first_interval: float = 0.12
+    first_interval: float = 0.1
     interval: float = 0.32
     window: float = 8.0
     unsettled: float = 0.3

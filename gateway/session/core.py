@@ -10,31 +10,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.session.config import SessionLimits, SessionOptions
-from gateway.session.endpoints import CLIENT_LEAD, Endpoints
-from gateway.session.events import (
-    CheckpointReached,
-    Cursors,
-    Ended,
-    EndReason,
-    Event,
-    Failed,
-    Final,
-    SpeechBegan,
-    SpeechEnded,
-    Update,
-)
+from gateway.session.events import CheckpointReached, Cursors, Ended, EndReason, Event, Failed, Final, Update
 from gateway.session.jobs import Abilities, Answer, CtcHeard, Decoded, DecodeJob, Effects, JobKind, Lane
 from gateway.session.lanes import Lanes
 from gateway.session.pace import ctc_due, ctc_start, llm_due
-from gateway.session.ring import AudioRing, Pcm
+from gateway.session.ring import Pcm
+from gateway.session.speech import Speech
 from gateway.session.utterance import SAMPLE_RATE, Speculation, Utterance
-from gateway.vad.detector import Boundary
 from gateway.vad.fsmn import FrameScores
 from tandem.errors import InvalidRequest, TandemError
 
-# What a client-ended utterance without any detected speech may hold.
-_UNHEARD = 5 * SAMPLE_RATE
-_MIN_COMMIT = SAMPLE_RATE // 10
 _MAX_CHECKPOINTS = 16
 
 
@@ -57,15 +42,12 @@ class SessionCore:
         self._clock = clock
         self._limits = limits or SessionLimits()
         self._spare, self._stretch = spare, stretch
-        self._endpoints = Endpoints(options, abilities.max_segment)
-        self._ring = AudioRing()
-        self._running: Utterance | None = None
-        self._closed: deque[Utterance] = deque()
-        self._checkpoints: deque[tuple[int, int]] = deque()
         self._lanes = Lanes(clock, options.partials.load_factor)
+        self._speech = Speech(
+            options, abilities.max_segment, self._lanes, self._emit, self._deliver, ctc=abilities.ctc
+        )
+        self._checkpoints: deque[tuple[int, int]] = deque()
         self._updates: list[Update] = []
-        self._next_index = 0
-        self._free_from = 0
         self._decoded = 0
         self._final = 0
         self._began = self._heard_at = clock()
@@ -75,41 +57,22 @@ class SessionCore:
 
     def hear(self, block: Pcm, scores: FrameScores, *, last: bool = False) -> None:
         """Adds int16 samples [n]; `scores` are those of all frames that have become known."""
-        self._ring.append(block)
         self._heard_at = self._clock()
-        for event in self._endpoints.push(scores, last=last):
-            if event is None:
-                self._watch_pause()
-            elif event.boundary is Boundary.START:
-                self._begin(event.at)
-            else:
-                self._end(event.at, cut=event.cut)
-        self._forget()
+        self._speech.hear(block, scores, last=last)
+        self._show_words()
         self._proceed()
 
     def finalize(self) -> bool:
         """The client ends the utterance. False when there was nothing to end."""
         self._heard_at = self._clock()
-        now = self._ring.end
-        if self._running is None:
-            start = max(self._free_from, self._ring.start, now - _UNHEARD)
-            if not self.options.client_endpoint or now - start < _MIN_COMMIT:
-                return False
-            self._begin(start)
-        self._endpoints.end_now(now)
-        self._end(now)
+        ended = self._speech.finalize()
         self._proceed()
-        return True
+        return ended
 
     def clear(self) -> None:
         """Running speech is forgotten: it gets no final."""
         self._heard_at = self._clock()
-        self._endpoints.end_now(self._ring.end)
-        self._free_from = self._ring.end
-        running, self._running = self._running, None
-        if running is not None:
-            self._lanes.forget(running.index)
-        self._forget()
+        self._speech.clear()
         self._proceed()
 
     def checkpoint(self, number: int) -> None:
@@ -117,26 +80,25 @@ class SessionCore:
         self._heard_at = self._clock()
         if len(self._checkpoints) >= _MAX_CHECKPOINTS:
             raise InvalidRequest.of("checkpoint", f"{_MAX_CHECKPOINTS} are waiting for their answer already")
-        self._checkpoints.append((number, self._ring.end))
+        self._checkpoints.append((number, self._speech.ring.end))
         self._proceed()
 
     def reconfigure(self, options: SessionOptions) -> None:
         """Holds for every decode that starts from now on, the final of running speech included."""
         self._heard_at = self._clock()
-        self._endpoints.reconfigure(options, self._abilities.max_segment)
+        self._speech.reconfigure(options)
         before, self.options = self.options, options
         if before.recognize == options.recognize:
             return
-        if self._running is not None and self._running.speculation is not None:
-            self._drop_speculation(self._running)
+        if self._speech.running is not None:
+            self._lanes.drop_speculation(self._speech.running)
         self._proceed()
 
     def stop(self, reason: EndReason = EndReason.CLIENT) -> None:
         """No more audio follows (push the last scores first); the session ends after its last final."""
         if self._reason is None:
             self._reason = reason
-            if self._running is not None:
-                self._end(self._ring.end)
+            self._speech.end(self._speech.ring.end)
             self._proceed()
 
     def tick(self) -> EndReason | None:
@@ -150,7 +112,8 @@ class SessionCore:
             return EndReason.MAX_DURATION
         if now - self._heard_at >= self._limits.idle:
             return EndReason.IDLE
-        if now - self._heard_at >= self._limits.stall and self._running and not self.options.client_endpoint:
+        stalled = now - self._heard_at >= self._limits.stall
+        if stalled and self._speech.running is not None and not self.options.client_endpoint:
             heard_at = self._heard_at
             self.finalize()
             self._heard_at = heard_at
@@ -177,7 +140,7 @@ class SessionCore:
         """A decode failed for good. A partial is skipped; a session without a final cannot go on."""
         if not self._lanes.failed(job, error):
             return
-        running = self._running
+        running = self._speech.running
         if job.kind is JobKind.FINAL and not (running is not None and running.index == job.index):
             self._emit(Failed(error))
             self.ended = True
@@ -191,81 +154,33 @@ class SessionCore:
 
     @property
     def cursors(self) -> Cursors:
-        return Cursors(*(at / SAMPLE_RATE for at in (self._ring.end, self._decoded, self._final)))
+        return Cursors(*(at / SAMPLE_RATE for at in (self._speech.ring.end, self._decoded, self._final)))
 
     @property
     def backlog(self) -> float:
         """Seconds of ended speech that waits for its final."""
-        return sum(u.end - u.start for u in self._closed if u.end is not None) / SAMPLE_RATE
+        return self._speech.backlog
 
     @property
     def last_index(self) -> int:
         """Index of the utterance that began last; -1 before the first."""
-        return self._next_index - 1
+        return self._speech.next_index - 1
 
     @property
     def speaking_since(self) -> float | None:
         """Where running speech began; None outside speech."""
-        return None if self._running is None else self._running.start / SAMPLE_RATE
+        running = self._speech.running
+        return None if running is None else running.start / SAMPLE_RATE
 
     @property
     def nbytes(self) -> int:
         """Memory of the audio held."""
-        return self._ring.nbytes + sum(u.audio.nbytes for u in self._closed if u.audio is not None)
+        return self._speech.nbytes
 
     def take(self) -> Effects:
         """The effects since the last call."""
         updates, self._updates = self._updates, []
         return self._lanes.take(updates)
-
-    # Speech
-
-    def _begin(self, start: int) -> None:
-        if self.options.client_endpoint:
-            # The client's audio since its last command belongs to the utterance, within reason.
-            start -= CLIENT_LEAD
-        start = max(start, self._free_from, self._ring.start)
-        self._running = Utterance.begin(self._next_index, start, self.options.partials)
-        self._next_index += 1
-        self._emit(SpeechBegan(self._running.index, start / SAMPLE_RATE))
-
-    def _end(self, end: int, *, cut: bool = False) -> None:
-        utterance, self._running = self._running, None
-        if utterance is None:
-            return
-        utterance.end = end = min(max(end, utterance.start), self._ring.end)
-        utterance.audio = self._ring.clip(utterance.start, end)
-        utterance.options = self.options.recognize
-        self._free_from = end
-        self._closed.append(utterance)
-        self._emit(SpeechEnded(utterance.index, end / SAMPLE_RATE))
-        speculation = utterance.speculation
-        if speculation is not None and (cut or speculation.pause > end):
-            # It ends elsewhere than the decode assumed.
-            self._drop_speculation(utterance)
-        elif speculation is not None and speculation.answer is not None:
-            utterance.answer = speculation.answer
-        self._lanes.cancel(Lane.CTC, utterance.index)
-        self._deliver()
-
-    def _watch_pause(self) -> None:
-        running = self._running
-        speculation = running.speculation if running is not None else None
-        if running is not None and speculation is not None and self._endpoints.pause_at != speculation.pause:
-            self._drop_speculation(running)
-
-    def _drop_speculation(self, utterance: Utterance) -> None:
-        job = self._lanes.busy(Lane.LLM)
-        if utterance.speculation is not None and job is not None and job.id == utterance.speculation.job:
-            self._lanes.cancel(Lane.LLM, utterance.index)
-        utterance.speculation = None
-
-    def _forget(self) -> None:
-        if self._running is not None:
-            self._ring.drop_before(self._running.start)
-            return
-        lead = _UNHEARD if self.options.client_endpoint else 0
-        self._ring.drop_before(max(self._free_from, self._ring.end - self._endpoints.look_back - lead))
 
     # Decodes
 
@@ -276,15 +191,15 @@ class SessionCore:
         self._schedule()
         while self._checkpoints and not self._owes(self._checkpoints[0][1]):
             self._emit(CheckpointReached(self._checkpoints.popleft()[0]))
-        if self._reason is not None and not self._closed:
+        if self._reason is not None and not self._speech.closed:
             self.ended = True
-            self._emit(Ended(self._reason, self._ring.end / SAMPLE_RATE))
+            self._emit(Ended(self._reason, self._speech.ring.end / SAMPLE_RATE))
 
     def _owes(self, position: int) -> bool:
         """Whether results of audio before sample `position` are still to come."""
-        if any(utterance.start < position for utterance in self._closed):
+        if any(utterance.start < position for utterance in self._speech.closed):
             return True
-        running = self._running
+        running = self._speech.running
         if running is None or running.start >= position:
             return False
         return self._unheard(running, position) or self._lanes.busy(Lane.LLM) is not None
@@ -296,32 +211,39 @@ class SessionCore:
 
     def _schedule(self) -> None:
         self._schedule_final()
-        running, now, policy = self._running, self._ring.end, self.options.partials
-        if running is None or not policy.enabled:
-            return
-        pause = self._endpoints.pause
-        if self._partial_due(running, now, pause) and self._spare():
+        policy = self.options.partials
+        if policy.enabled:
+            self._schedule_partial()
+            if self._abilities.ctc and not policy.at_checkpoints:
+                self._schedule_ctc()
+
+    def _schedule_partial(self) -> None:
+        running, now = self._speech.running, self._speech.ring.end
+        if running is not None and self._partial_due(running, now) and self._spare():
             running.llm_end = running.asked_end = now
             self._start(JobKind.PARTIAL, running, now, running.rollback.previous_text())
-        if policy.at_checkpoints or not self._abilities.ctc or not self._lanes.free(Lane.CTC):
-            return
-        if ctc_due(running, policy, now, pause, self._stretch()):
-            start = ctc_start(running, policy, now)
-            running.ctc_end = now
-            self._start(JobKind.CTC, running, now, start=start)
 
-    def _partial_due(self, running: Utterance, now: int, pause: float) -> bool:
+    def _schedule_ctc(self) -> None:
+        utterance, now, policy = self._speech.listened_to, self._speech.ring.end, self.options.partials
+        if utterance is None or not self._lanes.free(Lane.CTC):
+            return
+        if ctc_due(utterance, policy, now, self._speech.endpoints.pause, self._stretch()):
+            start = ctc_start(utterance, policy, now)
+            utterance.ctc_end = now
+            self._start(JobKind.CTC, utterance, now, start=start)
+
+    def _partial_due(self, running: Utterance, now: int) -> bool:
         policy = self.options.partials
         if self._checkpoints and self._unheard(running, self._checkpoints[-1][1]):
             return self._lanes.busy(Lane.LLM) is None
         if policy.at_checkpoints or not self._lanes.free(Lane.LLM):
             return False
-        return llm_due(running, policy, now, pause, self._abilities)
+        return llm_due(running, policy, now, self._speech.endpoints.pause, self._abilities)
 
     def _schedule_final(self) -> None:
         """Finals of ended speech in order, then the speculative one of a pause; both displace a partial."""
         busy = self._lanes.busy(Lane.LLM)
-        waiting = next((u for u in self._closed if u.answer is None), None)
+        waiting = next((u for u in self._speech.closed if u.answer is None), None)
         if waiting is not None:
             if busy is not None and busy.kind is JobKind.FINAL and busy.index == waiting.index:
                 return
@@ -330,11 +252,11 @@ class SessionCore:
             assert waiting.end is not None
             self._start(JobKind.FINAL, waiting, waiting.end, waiting.rollback.fixed)
             return
-        running, pause_at = self._running, self._endpoints.pause_at
+        running, pause_at = self._speech.running, self._speech.endpoints.pause_at
         if running is None or pause_at is None or running.speculation is not None:
             return
-        settled = self._endpoints.pause >= self.options.partials.speculate_after
-        if not settled or not running.start < pause_at <= self._ring.end:
+        settled = self._speech.endpoints.pause >= self.options.partials.speculate_after
+        if not settled or not running.start < pause_at <= self._speech.ring.end:
             return
         if busy is not None:
             self._lanes.cancel(Lane.LLM, busy.index)
@@ -352,51 +274,61 @@ class SessionCore:
         start: int | None = None,
     ) -> DecodeJob:
         start = utterance.start if start is None else start
-        audio = utterance.audio or self._ring.clip(utterance.start, end)
+        audio = utterance.audio or self._speech.ring.clip(utterance.base, end)
         options = utterance.options or self.options.recognize
         number = self._lanes.next_id
-        job = DecodeJob(number, kind, utterance.index, start, end, audio, options, previous_text)
+        urgent = kind is JobKind.FINAL or (kind is JobKind.CTC and not utterance.shown)
+        job = DecodeJob(number, kind, utterance.index, start, end, audio, options, previous_text, urgent)
         return self._lanes.start(job)
 
     # Answers
 
     def _ctc_done(self, job: DecodeJob, answer: CtcHeard) -> None:
-        running = self._running
-        if running is not None and running.index == job.index:
-            running.timeline.merge(answer.pieces, job.start)
-            self._show(running)
+        utterance = self._speech.listened_to
+        if utterance is None or utterance.index != job.index:
+            return
+        utterance.timeline.merge(answer.pieces, job.start)
+        self._speech.begin_by_words()
+        if utterance is self._speech.running:
+            self._show(utterance)
 
     def _partial_done(self, job: DecodeJob, text: str) -> None:
-        running = self._running
+        running = self._speech.running
         if running is not None and running.index == job.index:
             self._observe(running, text, job.end)
 
     def _final_done(self, job: DecodeJob, answer: Decoded) -> None:
-        running = self._running
+        running = self._speech.running
         if running is not None and running.index == job.index:
             if running.speculation is not None:
                 running.speculation = replace(running.speculation, answer=answer.segment)
             self._observe(running, answer.segment.text, job.end)
             return
-        for utterance in self._closed:
+        for utterance in self._speech.closed:
             if utterance.index == job.index:
                 utterance.answer = answer.segment
         self._deliver()
 
     def _observe(self, running: Utterance, text: str, covered: int) -> None:
-        safe = covered - running.start <= self._endpoints.never_cut_before
+        safe = covered - running.start <= self._speech.endpoints.never_cut_before
         running.rollback.observe(text, covered, may_confirm=safe)
         self._show(running)
 
+    def _show_words(self) -> None:
+        """Words that were there before their speech began."""
+        running = self._speech.running
+        if running is not None and not running.shown and running.timeline.text():
+            self._show(running)
+
     def _show(self, utterance: Utterance) -> None:
-        partial = utterance.show(self._ring.end) if self.options.partials.enabled else None
+        partial = utterance.show(self._speech.ring.end) if self.options.partials.enabled else None
         if partial is not None:
             self._emit(partial)
 
     def _deliver(self) -> None:
         """Finals whose answer is there, oldest first; a later one waits for those before it."""
-        while self._closed and self._closed[0].answer is not None:
-            utterance = self._closed.popleft()
+        while self._speech.closed and self._speech.closed[0].answer is not None:
+            utterance = self._speech.closed.popleft()
             assert utterance.end is not None and utterance.answer is not None
             self._final = utterance.end
             self._emit(Final(utterance.index, utterance.final()))

@@ -94,6 +94,17 @@ class Endpoints:
         end = self._detector.likely_end_ms
         return None if end is None else end * _SAMPLES_PER_MS
 
+    @property
+    def expected_begin(self) -> int | None:
+        """Where speech begins, in samples, or a little later, if what is heard goes on; else None."""
+        begin = self._detector.expected_begin_ms
+        return None if begin is None else begin * _SAMPLES_PER_MS
+
+    @property
+    def is_begin_likely(self) -> bool:
+        """Whether expected speech is likely to begin."""
+        return self._detector.is_begin_likely
+
     def end_now(self, sample: int) -> None:
         """Running speech ends at `sample` because the client says so."""
         self._detector.end_now(-(-sample // _SAMPLES_PER_MS))

@@ -43,7 +43,7 @@ class JobKind(Enum):
 class DecodeJob:
     """Audio [start, end) of the stream, in samples, of utterance `index`, which `audio` has from its begin.
 
-    The answer continues `previous_text`, which is part of it.
+    The answer continues `previous_text`, which is part of it. Finals, and first words, are `urgent`.
     """
 
     id: int
@@ -54,6 +54,7 @@ class DecodeJob:
     audio: Clip
     options: RecognizeOptions
     previous_text: str = ""
+    urgent: bool = False
 
     @property
     def samples(self) -> Pcm:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from gateway.session.events import Update
 from gateway.session.jobs import DecodeJob, Effects, Lane
 from gateway.session.pace import Pace
+from gateway.session.utterance import Utterance
 from tandem.errors import TandemError
 
 _REFUSED = 0.5
@@ -52,6 +53,13 @@ class Lanes:
         for lane in Lane:
             self.cancel(lane, index)
         self._released.append(index)
+
+    def drop_speculation(self, utterance: Utterance) -> None:
+        """The pause that the final decode was begun in is over, or what it was begun with no longer holds."""
+        job, speculation = self.busy(Lane.LLM), utterance.speculation
+        if speculation is not None and job is not None and job.id == speculation.job:
+            self.cancel(Lane.LLM, utterance.index)
+        utterance.speculation = None
 
     def done(self, job: DecodeJob) -> bool:
         """The answer is there; False when nobody wants it any more."""

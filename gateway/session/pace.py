@@ -51,11 +51,11 @@ def ctc_due(utterance: Utterance, policy: PartialPolicy, now: int, pause: float,
 def ctc_start(utterance: Utterance, policy: PartialPolicy, now: int) -> int:
     """Where a CTC pass up to sample `now` begins: what nobody has heard well yet, and some context."""
     if policy.window <= 0:
-        return utterance.start
+        return utterance.base
     unheard = max(utterance.ctc_end - int(policy.unsettled * SAMPLE_RATE), utterance.rollback.covered)
     first = max(unheard - int(policy.context * SAMPLE_RATE), now - int(policy.window * SAMPLE_RATE))
-    surplus = max(0, first - utterance.start)
-    return utterance.start + surplus // FRAME_SHIFT * FRAME_SHIFT
+    surplus = max(0, first - utterance.base)
+    return utterance.base + surplus // FRAME_SHIFT * FRAME_SHIFT
 
 
 def llm_due(

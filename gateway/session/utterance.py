@@ -33,14 +33,20 @@ class Speculation:
 class Utterance:
     """Speech [start, end) in samples; `end` and `audio` are set at the endpoint, `answer` at the final.
 
+    Until the detector `is_sure` of it, it may begin later yet; `base` is where it was first expected to, and
+    its audio is kept from there on. `told_at` is how much had been heard when the client was told of it.
+
     Passes over running speech: `ctc_end` is where the last one of the CTC branch ended, `llm_end` the last
     partial of the language model, `asked_end` the last span that it was asked for, partial or not.
     """
 
     index: int
     start: int
+    base: int
     rollback: Rollback
     timeline: CtcTimeline
+    is_sure: bool = False
+    told_at: int = 0
     end: int | None = None
     audio: Clip | None = None
     options: RecognizeOptions | None = None
@@ -56,7 +62,15 @@ class Utterance:
     def begin(cls, index: int, start: int, policy: PartialPolicy) -> Utterance:
         rollback = Rollback(policy.rollback_chars, policy.stage1_decodes)
         timeline = CtcTimeline(start, int(policy.context * SAMPLE_RATE))
-        return cls(index, start, rollback, timeline, ctc_end=start, llm_end=start, asked_end=start)
+        return cls(index, start, start, rollback, timeline, ctc_end=start, llm_end=start, asked_end=start)
+
+    def begin_at(self, start: int) -> None:
+        """It begins at `start`, or less than a frame earlier; the language model has not been asked yet."""
+        before = self.start
+        self.start = self.base + max(0, start - self.base) // FRAME_SHIFT * FRAME_SHIFT
+        self.llm_end = self.asked_end = self.start
+        if self.ctc_end == before:
+            self.ctc_end = self.start
 
     def running_text(self) -> str:
         """What has been heard so far: the last hypothesis, and after it what only CTC has heard yet."""

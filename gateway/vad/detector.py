@@ -21,6 +21,9 @@ _WINDOW = 20
 _WINDOW_MASK = (1 << _WINDOW) - 1
 _SPEECH_FRAMES_TO_START = 15
 _SPEECH_FRAMES_TO_STOP = 15
+# With so many, speech may be about to begin; with so many, it is, except for bursts of loud noise.
+_SPEECH_FRAMES_TO_EXPECT = 5
+_SPEECH_FRAMES_LIKELY = 9
 _TAIL = 11
 # The window needs this long to fall, so that much of the required silence has already passed.
 _WINDOW_FALL_MS = 150.0
@@ -117,6 +120,20 @@ class EndpointDetector:
         if self._start is None or not self._silent_frames:
             return None
         return (self._speech_end(self._next_frame - 1) + 1) * FRAME_MS
+
+    @property
+    def expected_begin_ms(self) -> int | None:
+        """Where a segment begins if all frames to come are speech, else later; None in one or in silence."""
+        active = self._window.bit_count()
+        if self._start is not None or active < _SPEECH_FRAMES_TO_EXPECT:
+            return None
+        frame = self._next_frame - 1 + _SPEECH_FRAMES_TO_START - active
+        return max(self._free_from, frame - self._config.look_back_frames) * FRAME_MS
+
+    @property
+    def is_begin_likely(self) -> bool:
+        """Whether the expected segment is likely to begin."""
+        return self._start is None and self._window.bit_count() >= _SPEECH_FRAMES_LIKELY
 
     def push(self, scores: FrameScores, *, last: bool = False) -> list[VadEvent]:
         """Events of the next frames; with `last`, running speech ends at the last frame."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from gateway.session.events import (
     Ended,
     EndReason,
     Failed,
+    Final,
     Partial,
     SpeechBegan,
     SpeechEnded,
@@ -20,7 +23,14 @@ from gateway.session.jobs import JobKind
 from gateway.vad.fsmn import FrameScores
 from tandem.errors import InvalidRequest, Unavailable
 from tandem.results import RecognizeOptions
-from tests.unit.gateway.session.simulation import Script, World, check_promises
+from tests.unit.gateway.session.simulation import (
+    FRAME,
+    RATE,
+    Script,
+    World,
+    check_promises,
+    random_script,
+)
 
 
 def test_the_first_partial_comes_within_a_third_of_a_second_of_speech() -> None:
@@ -32,6 +42,61 @@ def test_the_first_partial_comes_within_a_third_of_a_second_of_speech() -> None:
     began = next(event for _, event in world.events(SpeechBegan))
     assert isinstance(began, SpeechBegan)
     assert began.at == pytest.approx(0.8, abs=0.1)
+
+
+def test_words_begin_speech_before_the_detector_is_sure_of_it() -> None:
+    words = Script().pause(1.0).say(10).audio
+    # The detector needs 15 frames of speech and 45 ms more, and a client's frame may end just before that.
+    for late in range(0, FRAME, 320):
+        world = World().play(words[late:])
+        began, first = (update.event for _, update in world.said[:2])
+        assert isinstance(began, SpeechBegan) and isinstance(first, Partial)
+        assert first.start == began.at
+        assert world.said[1][0] + late / RATE - 1.0 <= 0.25
+        assert world.jobs(JobKind.CTC)[0].urgent
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_words_that_begin_speech_early_change_no_final(seed: int) -> None:
+    rng = random.Random(seed)
+    script = random_script(rng)
+    # Speech that stumbles as it begins: the detector is sure of it later than words let expect.
+    for _ in range(4):
+        script.say(1, rng.uniform(0.115, 0.14), rng.uniform(0.01, 0.07)).say(3).pause(2.6)
+    plain = World(SessionOptions(partials=PartialPolicy(enabled=False))).play(script.audio).finish()
+    shown = World(latency=lambda job: rng.uniform(0.0, 0.15)).play(script.audio).finish()
+    check_promises(shown)
+    spans = [[(f.segment.text, f.segment.start, f.segment.end) for f in w.finals] for w in (plain, shown)]
+    assert [final for final in spans[1] if final[0]] == spans[0]
+
+
+def test_words_are_taken_back_when_the_detector_hears_no_speech_in_them() -> None:
+    noise = Script().pause(1.0).say(1, length=0.13)
+    world = World().play(noise.pause(1.0).audio)
+    events = [type(update.event) for _, update in world.said]
+    assert events == [SpeechBegan, Partial, SpeechEnded, Final]
+    assert world.finals[0].segment.text == ""
+    assert world.outstanding == {}
+    assert world.jobs(JobKind.FINAL) == []
+    world.play(Script(words=1).say(5).pause(2.5).audio).finish()
+    check_promises(world)
+    assert [final.segment.text for final in world.finals] == ["", "w2 w3 w4 w5 w6"]
+
+
+def test_expected_speech_that_does_not_come_is_told_to_nobody() -> None:
+    # Too short for a word.
+    world = World().play(Script().pause(1.0).say(1, length=0.1).pause(1.0).audio)
+    assert world.said == []
+    assert {job.kind for job in world.encoder.jobs} == {JobKind.CTC}
+    world.play(Script(words=1).say(5).pause(2.5).audio).finish()
+    check_promises(world)
+    assert [(final.index, final.segment.text) for final in world.finals] == [(0, "w2 w3 w4 w5 w6")]
+
+
+def test_a_client_that_ends_its_own_turns_gets_none_for_words_that_are_no_speech() -> None:
+    world = World(SessionOptions(client_endpoint=True))
+    world.play(Script().pause(1.0).say(1, length=0.13).pause(1.0).audio)
+    assert world.said == []
 
 
 def test_confirmed_text_grows_while_speech_goes_on() -> None:
