@@ -24,14 +24,15 @@ from tandem.results import RecognizeOptions, Segment, Word
 log = logging.getLogger("tandem.gateway.assemble")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Draft:
-    """What some tokens say, and where its words lie by compact posteriors."""
+    """What some tokens say, and once it `is_aligned`, where its words lie by compact posteriors."""
 
     token_ids: TokenIds
     text: str
     ctc_text: str | None
-    aligned: AlignedText | None
+    aligned: AlignedText | None = None
+    is_aligned: bool = False
 
 
 class SegmentWriter:
@@ -53,13 +54,18 @@ class SegmentWriter:
 
     def name_targets(self, token_ids: TokenIds, posteriors: CtcPosteriors) -> NDArray[np.int64]:
         """The tokens whose exact log probabilities the word times depend on; none where they are sure."""
-        draft = self._drafted(token_ids, posteriors)
+        draft = self._aligned(self._drafted(token_ids, posteriors), posteriors)
         return draft.aligned.unsure if draft.aligned is not None else np.empty(0, dtype=np.int64)
+
+    def draft(self, result: SegmentResult) -> Segment:
+        """The segment's text and times, without what takes longer to find."""
+        text, span = self._drafted(result.token_ids, result.posteriors).text, self._span
+        return Segment(text, span.start / SAMPLE_RATE, span.end / SAMPLE_RATE, channel=span.channel)
 
     def write(self, request: SegmentRequest, result: SegmentResult) -> Segment:
         """The segment, with times from the start of the recording."""
-        draft, span = self._drafted(result.token_ids, result.posteriors), self._span
-        details, began = self._options.details, time.perf_counter()
+        draft = self._aligned(self._drafted(result.token_ids, result.posteriors), result.posteriors)
+        span, details, began = self._span, self._options.details, time.perf_counter()
         segment = Segment(
             text=draft.text,
             start=span.start / SAMPLE_RATE,
@@ -87,9 +93,17 @@ class SegmentWriter:
             ctc_text = greedy_text(posteriors, model.ctc_tokenizer)
         text = clean_transcript(self._previous_text + model.detokenizer.decode(token_ids))
         text = collapse_repetitions(text, ctc_text)
-        return _Draft(token_ids, text, ctc_text, self._aligned(text, posteriors))
+        return _Draft(token_ids, text, ctc_text)
 
-    def _aligned(self, text: str, posteriors: CtcPosteriors | None) -> AlignedText | None:
+    def _aligned(self, draft: _Draft, posteriors: CtcPosteriors | None) -> _Draft:
+        """The draft, aligned once."""
+        if not draft.is_aligned:
+            began = time.perf_counter()
+            draft.aligned, draft.is_aligned = self._alignment(draft.text, posteriors), True
+            self.seconds += time.perf_counter() - began
+        return draft
+
+    def _alignment(self, text: str, posteriors: CtcPosteriors | None) -> AlignedText | None:
         """None, never guesses, when the words cannot be aligned."""
         aligner = self._model.aligner
         if not self._options.word_times or aligner is None or posteriors is None:

@@ -50,6 +50,8 @@ class Transcribed:
 
 Transcribe = Callable[[SegmentRequest], Awaitable[SegmentResult]]
 """Asks the tiers for one segment."""
+OnText = Callable[[Segment], Awaitable[None]]
+"""Gets a segment without word times; they are found when this is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,19 +183,26 @@ class Recognizer:
         previous_text: str = "",
         on_encoded: Callable[[], None] = ignore,
         transcribe: Transcribe | None = None,
+        on_text: OnText | None = None,
         *,
         urgent: bool = False,
     ) -> Transcribed:
         """One segment of `samples`, with times from their start; its text continues `previous_text`.
 
         `on_encoded` is called when only the decoder has work left, if it comes to that. `transcribe` asks
-        the tiers in another way than by a call that brings the samples. `urgent`: see SegmentRequest.
+        the tiers in another way than by a call that brings the samples, and with `on_text`. `urgent`: see
+        SegmentRequest.
         """
         duration = (span.end - span.start) / SAMPLE_RATE
         if duration > self.model.info.max_segment:
             limit = self.model.info.max_segment
             raise LimitExceeded(f"a segment of {duration:.1f} s exceeds the model's {limit:.0f} s; use vad")
         writer = SegmentWriter(self.model, span, options, previous_text, request_id)
+
+        async def on_tokens(result: SegmentResult) -> None:
+            if on_text is not None and not (options.hotwords and self._is_silent(result)):
+                await on_text(writer.draft(result))
+
         request = SegmentRequest(
             samples=samples[span.start : span.end],
             prompt=self._prompt(options, previous_text),
@@ -201,6 +210,7 @@ class Recognizer:
             request_id=request_id,
             speakers=options.speakers,
             name_targets=writer.name_targets if options.word_times else None,
+            on_tokens=on_tokens,
             urgent=urgent,
         )
         send = transcribe or partial(self._send, on_encoded=on_encoded)

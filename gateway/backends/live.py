@@ -11,7 +11,9 @@ from typing import Protocol
 
 import grpc
 import grpc.aio
+import numpy as np
 from google.rpc import status_pb2
+from numpy.typing import NDArray
 
 from gateway.audio.types import SAMPLE_RATE, Samples
 from gateway.backends.features import Features
@@ -149,19 +151,31 @@ class LiveLink:
         config = transcribe_config(request, ctc=ctc)
         with self._asked(part, config, targets_follow=name_targets is not None) as number:
             result = live_result(await self._answer(number))
+            if request.on_tokens is not None:
+                await request.on_tokens(result)
             if name_targets is None or result.posteriors is None:
                 return result
             named = name_targets(result.token_ids, result.posteriors)
-            self._expect(number)
-            targets = pb.LiveTargets(id=number, token_ids=named.tolist())
-            self._requests.put_nowait(pb.TranscribeLiveRequest(targets=targets))
-            if not len(named):
+            try:
+                columns = await self._log_probs(number, named)
+            except Unavailable:
+                # The line broke; the text is there, and its word times are estimates.
                 return result
-            answer = await self._answer(number)
-            if not answer.HasField("target_log_probs"):
+            if columns is None:
                 return result
-            columns = from_message(answer.target_log_probs, "target_log_probs").float32()
             return replace(result, targets=token_log_probs(named, columns, result.posteriors))
+
+    async def _log_probs(self, number: int, named: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Of the targets of a span, [T, n + 1]; None where there are none, or the encoder kept nothing."""
+        self._expect(number)
+        targets = pb.LiveTargets(id=number, token_ids=named.tolist())
+        self._requests.put_nowait(pb.TranscribeLiveRequest(targets=targets))
+        if not len(named):
+            return None
+        answer = await self._answer(number)
+        if not answer.HasField("target_log_probs"):
+            return None
+        return from_message(answer.target_log_probs, "target_log_probs").float32()
 
     @contextlib.contextmanager
     def _asked(

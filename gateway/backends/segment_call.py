@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,8 @@ class SegmentRequest:
     """One segment to transcribe: samples [n] at 16 kHz and the prompt around them.
 
     `speakers` asks for the voices of its windows too. `name_targets` is asked once the tokens are there, if
-    the encoder can answer it. `urgent` ones go before others in the tiers' queues.
+    the encoder can answer it; before that, `on_tokens` is waited for where the samples are a live session's.
+    `urgent` ones go before others in the tiers' queues.
     """
 
     samples: Samples
@@ -43,6 +44,7 @@ class SegmentRequest:
     request_id: str
     speakers: bool = False
     name_targets: NameTargets | None = None
+    on_tokens: OnTokens | None = None
     urgent: bool = False
 
 
@@ -63,6 +65,10 @@ class SegmentResult:
     voices: SegmentEmbeddings | None = None
     speakers: float = 0.0
     targets: TokenLogProbs | None = None
+
+
+OnTokens = Callable[[SegmentResult], Awaitable[None]]
+"""Gets a result before its targets are named."""
 
 
 def transcribe_config(request: SegmentRequest, *, ctc: bool) -> pb.TranscribeConfig:

@@ -8,12 +8,14 @@ out is asked for again by a call of its own. A job is answered once, so no word 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.backends.live import MIN_SAMPLES, LiveLine, Part
 from gateway.backends.segment_call import SegmentRequest, SegmentResult
-from gateway.pipeline import Recognizer, Transcribe
+from gateway.pipeline import OnText, Recognizer, Transcribe
 from gateway.prepare import Span
 from gateway.session.jobs import Abilities, CtcHeard, Decoded, DecodeJob, JobKind
 from gateway.session.timeline import ctc_pieces
@@ -22,6 +24,8 @@ from tandem.errors import CapabilityMissing, Overloaded, Unavailable
 from tandem.results import Segment
 
 _CTC_TIMEOUT = 5.0
+# The encoder keeps for twice as long what words are timed by.
+_WORDS_TIMEOUT = 5.0
 _FIRST_DELAY = 0.05
 _MAX_DELAY = 1.0
 
@@ -63,15 +67,23 @@ class RecognizerSession:
         frame = round(model.info.frame_shift * SAMPLE_RATE)
         return CtcHeard(ctc_pieces(path.token_ids, path.frames, model.ctc_tokenizer, job.start, frame))
 
-    async def decode(self, job: DecodeJob) -> Decoded:
+    async def decode(self, job: DecodeJob, drafted: Callable[[Decoded], None]) -> Decoded:
         if job.kind is not JobKind.FINAL:
             return await self._attempt(job, self._live(job))
+
+        async def on_text(segment: Segment) -> None:
+            if not job.words_wanted.is_set():
+                drafted(Decoded(shifted(segment, job.start / SAMPLE_RATE)))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WORDS_TIMEOUT):
+                    await job.words_wanted.wait()
+
         loop = asyncio.get_running_loop()
         give_up, delay = loop.time() + self._final_timeout, _FIRST_DELAY
         transcribe = self._live(job)
         while True:
             try:
-                return await self._attempt(job, transcribe)
+                return await self._attempt(job, transcribe, on_text)
             except (Unavailable, Overloaded, CapabilityMissing) as error:
                 older = isinstance(error, CapabilityMissing)
                 if loop.time() + delay > give_up or (older and transcribe is None):
@@ -87,7 +99,9 @@ class RecognizerSession:
     def close(self) -> None:
         self._line.close()
 
-    async def _attempt(self, job: DecodeJob, transcribe: Transcribe | None) -> Decoded:
+    async def _attempt(
+        self, job: DecodeJob, transcribe: Transcribe | None, on_text: OnText | None = None
+    ) -> Decoded:
         # Voices are asked for by the session's speaker tracker, of finals only; sentences of several speakers
         # are cut between words.
         words = job.kind is JobKind.FINAL and (job.options.word_times or job.options.speakers)
@@ -100,6 +114,7 @@ class RecognizerSession:
             self._id(job),
             job.previous_text,
             transcribe=transcribe,
+            on_text=on_text if words else None,
             urgent=job.urgent,
         )
         return Decoded(shifted(transcribed.segment, job.start / SAMPLE_RATE))

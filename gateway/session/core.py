@@ -123,6 +123,17 @@ class SessionCore:
         """The client is back after a lost connection: the time away was not idleness."""
         self._heard_at = self._clock()
 
+    def drafted(self, job: DecodeJob, answer: Decoded) -> None:
+        """The text of a speculative final, which the pause has not confirmed yet; done() follows."""
+        if not self._lanes.drafted(job):
+            return
+        self._decoded = max(self._decoded, job.end)
+        running = self._speech.running
+        if running is not None and running.speculation is not None and running.speculation.job == job.id:
+            running.speculation = replace(running.speculation, is_shown=True)
+            self._observe(running, answer.segment.text, job.end)
+        self._proceed()
+
     def done(self, job: DecodeJob, answer: Answer) -> None:
         """A decode ended; answers to cancelled ones are ignored."""
         if not self._lanes.done(job):
@@ -202,7 +213,7 @@ class SessionCore:
         running = self._speech.running
         if running is None or running.start >= position:
             return False
-        return self._unheard(running, position) or self._lanes.busy(Lane.LLM) is not None
+        return self._unheard(running, position) or self._lanes.owes_text
 
     def _unheard(self, running: Utterance, position: int) -> bool:
         """Whether the language model has to be asked because of a checkpoint at `position`."""
@@ -250,7 +261,7 @@ class SessionCore:
             if busy is not None:
                 self._lanes.cancel(Lane.LLM, busy.index)
             assert waiting.end is not None
-            self._start(JobKind.FINAL, waiting, waiting.end, waiting.rollback.fixed)
+            self._start(JobKind.FINAL, waiting, waiting.end, waiting.rollback.fixed).words_wanted.set()
             return
         running, pause_at = self._speech.running, self._speech.endpoints.pause_at
         if running is None or pause_at is None or running.speculation is not None:
@@ -300,9 +311,11 @@ class SessionCore:
     def _final_done(self, job: DecodeJob, answer: Decoded) -> None:
         running = self._speech.running
         if running is not None and running.index == job.index:
+            shown = running.speculation is not None and running.speculation.is_shown
             if running.speculation is not None:
                 running.speculation = replace(running.speculation, answer=answer.segment)
-            self._observe(running, answer.segment.text, job.end)
+            if not shown:
+                self._observe(running, answer.segment.text, job.end)
             return
         for utterance in self._speech.closed:
             if utterance.index == job.index:

@@ -18,6 +18,9 @@ _SAMPLES_PER_MS = 16
 # A pause no session outlives: with the client's endpoints only the longest length cuts.
 _NEVER_MS = 1e9
 
+# Before it, most pauses that will end have ended; word times take less.
+_END_NEAR_MS = 300
+
 # How late, in frames, the detector hears of audio: stacking of frames, a step, and what a call leaves over.
 _LATE_FRAMES = 10 + _STEP_FRAMES
 # Audio before detected speech that belongs to an utterance whose ends the client sets.
@@ -93,6 +96,12 @@ class Endpoints:
         """Where running speech would end, in samples, if its pause went on."""
         end = self._detector.likely_end_ms
         return None if end is None else end * _SAMPLES_PER_MS
+
+    @property
+    def is_end_near(self) -> bool:
+        """Whether running speech will most probably end in this pause, and soon."""
+        due = self._detector.end_due_ms
+        return due is not None and due <= _END_NEAR_MS
 
     @property
     def expected_begin(self) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -43,7 +45,8 @@ class JobKind(Enum):
 class DecodeJob:
     """Audio [start, end) of the stream, in samples, of utterance `index`, which `audio` has from its begin.
 
-    The answer continues `previous_text`, which is part of it. Finals, and first words, are `urgent`.
+    The answer continues `previous_text`, which is part of it. Finals and first words are `urgent`. A final's
+    words need no times before `words_wanted`: until then speech may go on, which would make them void.
     """
 
     id: int
@@ -55,6 +58,7 @@ class DecodeJob:
     options: RecognizeOptions
     previous_text: str = ""
     urgent: bool = False
+    words_wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def samples(self) -> Pcm:
@@ -109,8 +113,8 @@ class SessionBackend(Protocol):
     async def ctc(self, job: DecodeJob) -> CtcHeard:
         """The CTC best path of the job's audio."""
 
-    async def decode(self, job: DecodeJob) -> Decoded:
-        """The language model's text of the job's audio."""
+    async def decode(self, job: DecodeJob, drafted: Callable[[Decoded], None]) -> Decoded:
+        """The language model's text of the job's audio; `drafted` gets it if its words are not wanted yet."""
 
     def release(self, index: int) -> None:
         """Utterance `index` has no more jobs."""

@@ -19,6 +19,7 @@ class Lanes:
     def __init__(self, clock: Callable[[], float], load_factor: float) -> None:
         self._clock = clock
         self._jobs: dict[Lane, DecodeJob] = {}
+        self._draft: DecodeJob | None = None
         self._pace = {lane: Pace(load_factor) for lane in Lane}
         self._starts: list[DecodeJob] = []
         self._cancels: list[int] = []
@@ -28,6 +29,12 @@ class Lanes:
     def busy(self, lane: Lane) -> DecodeJob | None:
         """The decode that is out."""
         return self._jobs.get(lane)
+
+    @property
+    def owes_text(self) -> bool:
+        """Whether the language model has been asked for a text that is not there."""
+        job = self.busy(Lane.LLM)
+        return job is not None and job is not self._draft
 
     def free(self, lane: Lane) -> bool:
         """Whether nothing is out and the lane has rested."""
@@ -54,6 +61,12 @@ class Lanes:
             self.cancel(lane, index)
         self._released.append(index)
 
+    def want_words(self, utterance: Utterance) -> None:
+        """The final decode begun in a pause is what the utterance ends with."""
+        job, speculation = self.busy(Lane.LLM), utterance.speculation
+        if speculation is not None and job is not None and job.id == speculation.job:
+            job.words_wanted.set()
+
     def drop_speculation(self, utterance: Utterance) -> None:
         """The pause that the final decode was begun in is over, or what it was begun with no longer holds."""
         job, speculation = self.busy(Lane.LLM), utterance.speculation
@@ -61,11 +74,20 @@ class Lanes:
             self.cancel(Lane.LLM, utterance.index)
         utterance.speculation = None
 
+    def drafted(self, job: DecodeJob) -> bool:
+        """The text of a final is there, but for its word times; False as in done()."""
+        if self._jobs.get(job.kind.lane) is not job:
+            return False
+        self._draft = job
+        self._pace[job.kind.lane].done(self._clock())
+        return True
+
     def done(self, job: DecodeJob) -> bool:
         """The answer is there; False when nobody wants it any more."""
         if not self._remove(job):
             return False
-        self._pace[job.kind.lane].done(self._clock())
+        if job is not self._draft:
+            self._pace[job.kind.lane].done(self._clock())
         return True
 
     def failed(self, job: DecodeJob, error: TandemError) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from gateway.session.config import SessionLimits, SessionOptions
 from gateway.session.core import SessionCore
 from gateway.session.events import Cursors, Ended, EndReason, Failed, Final, Refined, Update
 from gateway.session.hearing import Hearing
-from gateway.session.jobs import Backend, DecodeJob, JobKind
+from gateway.session.jobs import Answer, Backend, Decoded, DecodeJob, JobKind
 from gateway.session.load import Load
 from gateway.session.outbox import Outbox
 from gateway.session.ring import Pcm
@@ -194,10 +195,8 @@ class LiveSession:
             self._publish(update)
 
     async def _run(self, job: DecodeJob) -> None:
-        begun = self._load.begin(job.kind)
         try:
-            run = self._backend.ctc if job.kind is JobKind.CTC else self._backend.decode
-            answer = await run(job)
+            answer = await self._answer(job)
         except TandemError as error:
             log.info("session %s: %s of utterance %d: %s", self.id, job.kind.value, job.index, error)
             self._core.failed(job, error)
@@ -206,10 +205,21 @@ class LiveSession:
             self._core.failed(job, InternalError("internal error in a decode; see the log"))
         else:
             self._core.done(job, answer)
-        finally:
-            self._load.end(job.kind, begun)
         self._tasks.pop(job.id, None)
         self._carry_out()
+
+    async def _answer(self, job: DecodeJob) -> Answer:
+        with contextlib.ExitStack() as decoding:
+            decoding.enter_context(self._load.decoding(job.kind))
+            if job.kind is JobKind.CTC:
+                return await self._backend.ctc(job)
+
+            def drafted(answer: Decoded) -> None:
+                decoding.close()
+                self._core.drafted(job, answer)
+                self._carry_out()
+
+            return await self._backend.decode(job, drafted)
 
     def _publish(self, update: Update) -> None:
         event = update.event

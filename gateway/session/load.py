@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from gateway.session.jobs import JobKind
@@ -44,15 +45,16 @@ class Load:
         """Something was done so much later than it was due."""
         self.lag_seconds += _SMOOTHING * (seconds - self.lag_seconds)
 
-    def begin(self, kind: JobKind) -> float:
-        """A decode starts; its time for end()."""
+    @contextlib.contextmanager
+    def decoding(self, kind: JobKind) -> Iterator[None]:
+        """A decode is out until its text is there, or it is over in another way."""
+        begun = self.clock()
         self.partials += kind is JobKind.PARTIAL
         self.finals += kind is JobKind.FINAL
-        return self.clock()
-
-    def end(self, kind: JobKind, begun: float) -> None:
-        """It is over, one way or another."""
-        self.partials -= kind is JobKind.PARTIAL
-        if kind is JobKind.FINAL:
-            self.finals -= 1
-            self.final_seconds += _SMOOTHING * (self.clock() - begun - self.final_seconds)
+        try:
+            yield
+        finally:
+            self.partials -= kind is JobKind.PARTIAL
+            if kind is JobKind.FINAL:
+                self.finals -= 1
+                self.final_seconds += _SMOOTHING * (self.clock() - begun - self.final_seconds)

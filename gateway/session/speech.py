@@ -115,8 +115,9 @@ class Speech:
         if speculation is not None and (cut or speculation.pause > end):
             # It ends elsewhere than the decode assumed.
             self._lanes.drop_speculation(utterance)
-        elif speculation is not None and speculation.answer is not None:
+        elif speculation is not None:
             utterance.answer = speculation.answer
+            self._lanes.want_words(utterance)
         self._lanes.cancel(Lane.CTC, utterance.index)
         self._ended()
 
@@ -196,6 +197,8 @@ class Speech:
         speculation = running.speculation if running is not None else None
         if running is not None and speculation is not None and self.endpoints.pause_at != speculation.pause:
             self._lanes.drop_speculation(running)
+        if running is not None and self.endpoints.is_end_near:
+            self._lanes.want_words(running)
 
     def _forget(self) -> None:
         if self.running is not None:

@@ -21,11 +21,15 @@ _FULL_STOPS = ".?!。？！"
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """A final decode begun in the pause that starts at `pause`; `answer` is None until it is there."""
+    """A final decode begun in the pause that starts at `pause`; `answer` is None until it is there.
+
+    Its text may have been shown before that.
+    """
 
     job: int
     pause: int
     options: RecognizeOptions
+    is_shown: bool = False
     answer: Segment | None = None
 
 

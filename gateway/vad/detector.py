@@ -122,6 +122,13 @@ class EndpointDetector:
         return (self._speech_end(self._next_frame - 1) + 1) * FRAME_MS
 
     @property
+    def end_due_ms(self) -> float | None:
+        """How much longer the pause must last to end the segment; None while there is speech."""
+        if self._start is None or not self._silent_frames:
+            return None
+        return self._required_ms(self._next_frame - 1) - self._silent_frames * FRAME_MS
+
+    @property
     def expected_begin_ms(self) -> int | None:
         """Where a segment begins if all frames to come are speech, else later; None in one or in silence."""
         active = self._window.bit_count()

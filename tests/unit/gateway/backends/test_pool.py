@@ -14,9 +14,11 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
+from encoder_service.messages import CompactCtc
+from encoder_service.responses import compact_message
 from gateway.backends.live import LiveLine, Part
 from gateway.backends.pool import EncoderPool, connect_encoders
-from gateway.backends.segment_call import SegmentRequest
+from gateway.backends.segment_call import SegmentRequest, SegmentResult
 from gateway.backends.targets import is_pool, resolver
 from gateway.readiness import follow_encoders
 from gateway.session.ring import AudioRing
@@ -29,6 +31,9 @@ from tandem.errors import Overloaded, TandemError, Unavailable
 from tandem.rpc import handlers
 from tandem.rpc.server import ServerConfig, TierServer
 
+_ONE = np.zeros((1, 1), np.float32)
+POSTERIORS = CompactCtc(_ONE.astype(np.int32), _ONE, _ONE[0], _ONE[0], vocab_size=3, blank_id=2)
+
 
 class Encoder(encoder_pb2_grpc.EncoderServiceServicer):
     """Answers with one token, or fails."""
@@ -39,6 +44,7 @@ class Encoder(encoder_pb2_grpc.EncoderServiceServicer):
         self.queued = 0.0
         self.calls = 0
         self.live_bytes = self.mute = 0
+        self.aligns = False
         self.released: list[int] = []
         self.cancelled: list[int] = []
         self.health = health.aio.HealthServicer()
@@ -67,7 +73,11 @@ class Encoder(encoder_pb2_grpc.EncoderServiceServicer):
             self.live_bytes += len(request.audio)
             if request.audio:
                 segments[request.segment] = segments.get(request.segment, 0) + len(request.audio) // 2
-            if request.HasField("span") and request.span.end != self.mute:
+            if request.HasField("span") and request.span.targets_follow:
+                answer = pb.TranscribeLiveResponse(id=request.span.id, token_ids=[7])
+                answer.compact_ctc.CopyFrom(compact_message(POSTERIORS))
+                yield answer
+            elif request.HasField("span") and request.span.end != self.mute:
                 path = pb.CtcPath(token_ids=[segments[request.segment]], frames=[request.span.start])
                 yield pb.TranscribeLiveResponse(id=request.span.id, path=path)
 
@@ -82,7 +92,7 @@ class Encoder(encoder_pb2_grpc.EncoderServiceServicer):
 
     @handlers.unary
     async def GetModelInfo(self, request: Any, context: Any) -> pb.GetModelInfoResponse:
-        return pb.GetModelInfoResponse(model="m", model_hash=self.model_hash)
+        return pb.GetModelInfoResponse(model="m", model_hash=self.model_hash, aligns_targets=self.aligns)
 
     @handlers.unary
     async def GetLoad(self, request: Any, context: Any) -> pb.GetLoadResponse:
@@ -251,6 +261,30 @@ async def test_live_audio_is_sent_once_and_released() -> None:
         assert await heard(line, part(1, 32_000, 40_000, begin=30_400)) == [9_600, 1_600]
         assert encoder.live_bytes == 2 * (24_000 + 9_600)
         assert (encoder.released, encoder.calls) == ([24_000], 1)
+        line.close()
+
+
+async def test_a_text_that_has_come_outlives_its_line_though_its_words_cannot_be_timed_exactly() -> None:
+    encoder = Encoder()
+    encoder.aligns = True
+    seen: list[tuple[int, ...]] = []
+
+    async def on_tokens(result: SegmentResult) -> None:
+        seen.append(result.token_ids)
+        encoder.failure = Unavailable("the encoder is gone")
+
+    request = SegmentRequest(
+        np.zeros(8_000, np.float32),
+        Prompt("", "", (), ()),
+        1,
+        "test",
+        name_targets=lambda token_ids, posteriors: np.array([1]),
+        on_tokens=on_tokens,
+    )
+    async with running(encoder) as pool, asyncio.timeout(10):
+        line = LiveLine(pool.live)
+        result = await line.current().transcribe(part(0, 0, 8_000), request, ctc=True)
+        assert (seen, result.token_ids, result.targets) == ([(7,)], (7,), None)
         line.close()
 
 

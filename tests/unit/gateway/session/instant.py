@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from gateway.pipeline import Recognizer
 from gateway.service import GatewayService, ServiceLimits
 from gateway.session.config import SessionLimits
 from gateway.session.ears import Apart
-from gateway.session.jobs import Abilities, CtcHeard, Decoded, DecodeJob
+from gateway.session.jobs import Abilities, CtcHeard, Decoded, DecodeJob, JobKind
 from gateway.session.registry import RegistryConfig, SessionRegistry
 from gateway.session.ring import Pcm
 from gateway.speakers.types import Turn
@@ -45,12 +45,15 @@ class InstantBackend:
         assert isinstance(answer, CtcHeard)
         return answer
 
-    async def decode(self, job: DecodeJob) -> Decoded:
+    async def decode(self, job: DecodeJob, drafted: Callable[[Decoded], None]) -> Decoded:
         self.asked.append(job.options)
         if self.error is not None:
             raise self.error
         answer = self._encoder.answer(job)
         assert isinstance(answer, Decoded)
+        if job.kind is JobKind.FINAL and not job.words_wanted.is_set():
+            drafted(answer)
+            await job.words_wanted.wait()
         return answer
 
 

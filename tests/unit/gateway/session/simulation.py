@@ -145,6 +145,7 @@ class World:
         self.outstanding: dict[int, DecodeJob] = {}
         self.error: TandemError | None = None
         self._due: list[tuple[float, int, DecodeJob]] = []
+        self._drafts: list[DecodeJob] = []
         self.most_bytes = 0
 
     def play(self, audio: Pcm, *, pace: float = 1.0, frame: int = FRAME) -> World:
@@ -154,6 +155,7 @@ class World:
             self.run_until(self.now + len(block) / RATE / pace)
             self.core.hear(block, self.ears.push(block))
             self.carry_out()
+            self.run_until(self.now)
             self.most_bytes = max(self.most_bytes, self.core.nbytes)
         return self
 
@@ -168,8 +170,16 @@ class World:
     def run_until(self, moment: float) -> None:
         while self._due and self._due[0][0] <= moment:
             self.now, _, job = heapq.heappop(self._due)
-            if self.outstanding.pop(job.id, None) is None:
+            if job.id not in self.outstanding:
                 continue
+            if job.kind is JobKind.FINAL and not (job.words_wanted.is_set() or self.error):
+                self._drafts.append(job)
+                answer = self.encoder.answer(job)
+                assert isinstance(answer, Decoded)
+                self.core.drafted(job, answer)
+                self.carry_out()
+                continue
+            del self.outstanding[job.id]
             if self.error is not None:
                 self.core.failed(job, self.error)
             else:
@@ -181,6 +191,10 @@ class World:
         effects = self.core.take()
         for number in effects.cancels:
             self.outstanding.pop(number, None)
+        wanted = [job for job in self._drafts if job.words_wanted.is_set()]
+        self._drafts = [job for job in self._drafts if job not in wanted]
+        for job in wanted:
+            heapq.heappush(self._due, (self.now, job.id, job))
         for job in effects.starts:
             self.encoder.jobs.append(job)
             if job.id not in effects.cancels:

@@ -128,6 +128,31 @@ def test_a_speculative_decode_is_thrown_away_when_speech_resumes() -> None:
     assert len(world.finals) == 1
 
 
+def test_words_are_timed_only_when_a_pause_is_about_to_end_speech_and_its_text_is_shown_at_once() -> None:
+    world = World().play(Script().pause(0.5).say(3).pause(0.6).audio)
+    (resumed,) = world.jobs(JobKind.FINAL)
+    assert not resumed.words_wanted.is_set()
+    assert world.partials[-1].text == "w1 w2 w3"
+    world.play(Script(words=3).say(3).pause(1.2).audio)
+    ending = world.jobs(JobKind.FINAL)[-1]
+    assert not resumed.words_wanted.is_set() and not ending.words_wanted.is_set()
+    # Two seconds of silence end it, less what the detector and its window take.
+    world.play(Script().pause(0.6).audio)
+    assert ending.words_wanted.is_set()
+    assert world.finals == []
+    world.play(Script().pause(0.5).audio)
+    assert world.jobs(JobKind.FINAL) == [resumed, ending]
+    assert [final.segment.text for final in world.finals] == [world.partials[-1].text]
+    assert len(world.finals[0].segment.words) == 6
+
+
+def test_a_pause_in_which_the_text_waits_for_its_words_keeps_no_checkpoint_waiting() -> None:
+    world = World().play(Script().pause(0.5).say(6).pause(1.0).audio)
+    world.core.checkpoint(1)
+    world.carry_out()
+    assert world.said[-1][1].event == CheckpointReached(1)
+
+
 def test_finals_displace_partials_and_keep_their_order() -> None:
     script = Script().pause(0.5).say(4).pause(2.5).say(4).pause(2.5).say(4).pause(2.5)
     first = [True]

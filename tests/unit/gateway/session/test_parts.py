@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 
 import numpy as np
@@ -167,17 +168,17 @@ def test_partials_give_way_while_finals_are_late() -> None:
     ticks = itertools.count()
     load = Load(limit=4, clock=lambda: float(next(ticks)), target=0.5)
     assert load.spare()
-    for _ in range(4):
-        load.begin(JobKind.PARTIAL)
-    assert not load.spare()
-    for _ in range(4):
-        load.end(JobKind.PARTIAL, 0.0)
+    with contextlib.ExitStack() as partials:
+        for _ in range(4):
+            partials.enter_context(load.decoding(JobKind.PARTIAL))
+        assert not load.spare()
     for _ in range(6):
-        load.end(JobKind.FINAL, load.begin(JobKind.FINAL))
+        with load.decoding(JobKind.FINAL):
+            pass
     assert load.spare()
     assert 1 < load.stretch() < 2
-    load.begin(JobKind.FINAL)
-    assert not load.spare()
+    with load.decoding(JobKind.FINAL):
+        assert not load.spare()
 
 
 def test_a_gateway_that_comes_late_makes_ctc_passes_rarer_until_it_has_caught_up() -> None:
