@@ -48,7 +48,7 @@ TRAILING_SILENCE = 2.5
 _PATIENCE = 2.0
 """A stream that takes so many times its audio's length has failed."""
 # What the detector keeps after the last speech frame, and hears before the first one.
-_TAIL, _LOOK_BACK = 0.11, 0.25
+_TAIL, LOOK_BACK = 0.11, 0.25
 _STAGGER = 2.0
 _LONGEST = 60.0
 """Seconds of a segment at most, as an encoder of a published model says by default."""
@@ -157,7 +157,7 @@ class Client:
 
     def _note(self, event: LiveEvent, received: float, now: float) -> None:
         if isinstance(event, SpeechBegan):
-            self.onsets[event.index] = event.at + _LOOK_BACK
+            self.onsets[event.index] = event.at + LOOK_BACK
         elif isinstance(event, Partial):
             self.measured.lag.append(now - event.end)
             self.partials.append(event.text)
