@@ -98,7 +98,7 @@ class SessionCore:
         """No more audio follows (push the last scores first); the session ends after its last final."""
         if self._reason is None:
             self._reason = reason
-            self._speech.end(self._speech.ring.end)
+            self._speech.stop()
             self._proceed()
 
     def tick(self) -> EndReason | None:

@@ -19,7 +19,8 @@ class Lanes:
     def __init__(self, clock: Callable[[], float], load_factor: float) -> None:
         self._clock = clock
         self._jobs: dict[Lane, DecodeJob] = {}
-        self._draft: DecodeJob | None = None
+        self._drafted = 0
+        """Id of the last decode whose text is there."""
         self._pace = {lane: Pace(load_factor) for lane in Lane}
         self._starts: list[DecodeJob] = []
         self._cancels: list[int] = []
@@ -34,7 +35,7 @@ class Lanes:
     def owes_text(self) -> bool:
         """Whether the language model has been asked for a text that is not there."""
         job = self.busy(Lane.LLM)
-        return job is not None and job is not self._draft
+        return job is not None and job.id != self._drafted
 
     def free(self, lane: Lane) -> bool:
         """Whether nothing is out and the lane has rested."""
@@ -78,7 +79,7 @@ class Lanes:
         """The text of a final is there, but for its word times; False as in done()."""
         if self._jobs.get(job.kind.lane) is not job:
             return False
-        self._draft = job
+        self._drafted = job.id
         self._pace[job.kind.lane].done(self._clock())
         return True
 
@@ -86,7 +87,7 @@ class Lanes:
         """The answer is there; False when nobody wants it any more."""
         if not self._remove(job):
             return False
-        if job is not self._draft:
+        if job.id != self._drafted:
             self._pace[job.kind.lane].done(self._clock())
         return True
 

@@ -89,11 +89,16 @@ class Speech:
         """Running speech is forgotten: it gets no final."""
         self.endpoints.end_now(self.ring.end)
         self._free_from = self.ring.end
-        for utterance in (self.running, self.expected):
-            if utterance is not None:
-                self._lanes.forget(utterance.index)
-        self.running = self.expected = None
+        running, self.running = self.running, None
+        if running is not None:
+            self._lanes.forget(running.index)
+        self._expect_nothing()
         self._forget()
+
+    def stop(self) -> None:
+        """No more audio comes: running speech ends with it."""
+        self.end(self.ring.end)
+        self._expect_nothing()
 
     def reconfigure(self, options: SessionOptions) -> None:
         """Other endpoints from now on. Raises ValueError for options that make no sense."""
@@ -178,12 +183,17 @@ class Speech:
             return
         expected = self.expected
         if expected is not None and (begin is None or begin - expected.base > _DOUBT):
-            self._lanes.forget(expected.index)
-            self.expected = expected = None
+            self._expect_nothing()
+            expected = None
         if expected is not None and begin is not None:
             expected.begin_at(self._start(begin))
         elif begin is not None and not self._was_wrong:
             self.expected = Utterance.begin(self.next_index, self._start(begin), self._options.partials)
+
+    def _expect_nothing(self) -> None:
+        if self.expected is not None:
+            self._lanes.forget(self.expected.index)
+            self.expected = None
 
     @property
     def _may_expect(self) -> bool:

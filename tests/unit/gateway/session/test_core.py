@@ -93,6 +93,20 @@ def test_expected_speech_that_does_not_come_is_told_to_nobody() -> None:
     assert [(final.index, final.segment.text) for final in world.finals] == [(0, "w2 w3 w4 w5 w6")]
 
 
+def test_speech_that_is_only_expected_when_the_stream_ends_is_told_to_nobody() -> None:
+    script = Script().pause(0.5).say(4).pause(2.3).say(1, length=0.14, gap=0.0)
+    # The first final is still out when the stream ends; the words of what was expected come before it.
+    slow = World(latency=lambda job: 9.0 if job.kind is JobKind.FINAL else 0.5)
+    slow.play(script.audio).finish()
+    check_promises(slow)
+    assert [type(update.event) for _, update in slow.said if not isinstance(update.event, Partial)] == [
+        SpeechBegan,
+        SpeechEnded,
+        Final,
+        Ended,
+    ]
+
+
 def test_a_client_that_ends_its_own_turns_gets_none_for_words_that_are_no_speech() -> None:
     world = World(SessionOptions(client_endpoint=True))
     world.play(Script().pause(1.0).say(1, length=0.13).pause(1.0).audio)
