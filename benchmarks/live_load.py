@@ -48,7 +48,14 @@ class Levels:
     def load(self, streams: int) -> streaming.Load:
         options = StreamOptions(reconnect=0.0)
         return streaming.Load(
-            self.servers, str(self.recording), options, streams, self.processes, self.seconds, distinct=True
+            self.servers,
+            str(self.recording),
+            options,
+            streams,
+            self.processes,
+            self.seconds,
+            distinct=True,
+            shifted=True,
         )
 
     def run(self, streams: int) -> Row:
