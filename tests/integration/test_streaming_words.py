@@ -75,7 +75,6 @@ async def test_captions_follow_the_speaker_and_are_never_taken_back(services: St
         await speaking
     partials = [event for event in events if isinstance(event, Partial)]
     assert len(partials) >= 8
-    assert any(partial.fixed for partial in partials)
     for final in (event for event in events if isinstance(event, Final)):
         fixed = [partial.fixed for partial in partials if partial.index == final.index]
         assert all(later.startswith(sooner) for sooner, later in pairwise(fixed))
