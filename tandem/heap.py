@@ -1,8 +1,11 @@
-"""How this process's memory allocator treats large buffers: audio and tensors come and go by the hundred."""
+"""How this process treats its memory: large buffers that come and go, and small objects that stay."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
+from collections.abc import Iterator
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # The largest that glibc allows.
@@ -20,3 +23,18 @@ def keep_buffers() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+@contextlib.contextmanager
+def settled_objects() -> Iterator[None]:
+    """While the context is open, what exists at its beginning is never searched for garbage.
+
+    Libraries and a loaded model are up to a million objects: each full search of them stops the process for
+    100 ms, with vLLM for 400 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

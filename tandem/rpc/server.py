@@ -14,7 +14,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from tandem.heap import keep_buffers
+from tandem.heap import keep_buffers, settled_objects
 from tandem.parent import watch_parent
 from tandem.rpc.channels import MAX_MESSAGE_BYTES, server_options
 from tandem.rpc.security import ServerTls
@@ -180,10 +180,12 @@ async def run(
         server.heed_signals()
     await server.start()
     try:
-        if await server.until_stop(start()):
-            await server.ready()
-            log.info("ready on %s", server.address)
-        await server.wait()
+        is_started = await server.until_stop(start())
+        with settled_objects():
+            if is_started:
+                await server.ready()
+                log.info("ready on %s", server.address)
+            await server.wait()
     finally:
         await server.server.stop(None)  # stopped already unless starting failed
         await close()
