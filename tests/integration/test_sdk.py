@@ -190,7 +190,7 @@ def test_all_encoders_take_requests_and_each_has_its_decoder(
     assert [up for (name, _), up in samples.items() if name == "tandem_gateway_encoder_up"] == [1, 1]
     before = done()
     assert len(model.generate(paths * 4, vad=False, max_new_tokens=8)) == 8
-    # How many of the eight the first one gets depends on how quick it has been. A call counts when it is over.
+    # How many of the eight it gets depends on how quick it has been; a call counts once it is over.
     patience = time.monotonic() + 10
     while True:
         encoded, decoded = (now - then for now, then in zip(done(), before, strict=True))
