@@ -43,8 +43,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class EngineConfig:
     """`device` is a torch device; dtype "auto" is bfloat16 where CUDA has it, else float32.
 
-    `cuda_graphs` capture batches of up to `graph_seconds` of audio as they come, on CUDA in bfloat16 only:
-    other precisions have no attention that a graph can hold.
+    With `cuda_graphs` all shapes of batches of up to `graph_seconds` of audio are captured in warm_up(), on
+    CUDA in bfloat16 only: other precisions have no attention that a graph can hold.
     """
 
     device: str = "cpu"
@@ -143,8 +143,8 @@ class EncoderEngine:
     def warm_up(self) -> None:
         """Encode silence, so that no request pays for lazy initialisation or the capture of a CUDA graph.
 
-        A capture takes the host tens of milliseconds, ten times what the batch does on the device, and there
-        are about a hundred shapes: without this they come one after another under the first hours' load.
+        A capture takes the host tens of milliseconds, more than its batch takes the device, and there are
+        about a hundred shapes (5 s in all on an H100): without this they come one after another under load.
         """
         ctc = CtcOutput.COMPACT if self.checkpoint.has_ctc else CtcOutput.NONE
         silence = np.zeros(self.sample_rate, dtype=np.int16)
