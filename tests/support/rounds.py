@@ -27,15 +27,19 @@ class Rounds:
 def rounds(machines: Mapping[int, float], around: Sequence[int] = ()) -> Iterator[Rounds]:
     """Hold processes to equal progress; the values are their speeds, 1.0 that of a whole machine.
 
-    In a round each may use its share of a slice of processor time and is stopped until the next one. The
-    round ends when each has used it or has nothing to do, and the processes `around`, this one included,
-    have nothing to do either: these are as fast as need be. A process may die meanwhile.
+    In a round each may use its share of a slice of processor time and is stopped until the next one; what it
+    used too much, because it was stopped late, is missing then. The round ends when each has used its share
+    or has nothing to do, and the processes `around`, this one included, have nothing to do either: these are
+    as fast as need be. A process may die meanwhile.
     """
     passed, over = Rounds(), threading.Event()
 
     def work() -> None:
+        allowed = {pid: _processor_seconds(pid) for pid in machines}
         while not over.is_set():
-            passed.count += _round(machines, [*around, os.getpid()], over)
+            for pid, speed in machines.items():
+                allowed[pid] = min(allowed[pid], _processor_seconds(pid)) + SLICE_SECONDS * speed
+            passed.count += _round(allowed, [*around, os.getpid()], over)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -48,11 +52,11 @@ def rounds(machines: Mapping[int, float], around: Sequence[int] = ()) -> Iterato
             _signal(pid, signal.SIGCONT)
 
 
-def _round(machines: Mapping[int, float], around: Sequence[int], over: threading.Event) -> bool:
-    """Whether a machine has used all that it was given."""
-    allowed = {pid: _processor_seconds(pid) + SLICE_SECONDS * speed for pid, speed in machines.items()}
-    running, idle_polls = set(machines), 0
-    for pid in machines:
+def _round(allowed: Mapping[int, float], around: Sequence[int], over: threading.Event) -> bool:
+    """Let machines work until their processor time is what is allowed; whether one has used all of it."""
+    running = {pid for pid, seconds in allowed.items() if _processor_seconds(pid) < seconds}
+    idle_polls = 0
+    for pid in running:
         _signal(pid, signal.SIGCONT)
     while running and idle_polls < _IDLE_POLLS and not over.is_set():
         time.sleep(_POLL_SECONDS)
@@ -62,7 +66,7 @@ def _round(machines: Mapping[int, float], around: Sequence[int], over: threading
         idle_polls = idle_polls + 1 if all(map(_sleeps, [*running, *around])) else 0
     for pid in running:
         _signal(pid, signal.SIGSTOP)
-    return len(running) < len(machines)
+    return len(running) < len(allowed)
 
 
 def _processor_seconds(pid: int) -> float:

@@ -46,11 +46,13 @@ def test_processor_time_of_a_process_and_what_it_started() -> None:
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}])"
     with subprocess.Popen([sys.executable, "-c", script], process_group=0) as parent:
         children: list[int] = []
-        while not children or processor.seconds(children) < 0.05:
+        by_thread: dict[processor.Thread, float] = {}
+        while sum(by_thread.values()) < 0.05:
             children = list(processor.below(parent.pid))
-        by_thread = processor.threads(children)
+            by_thread = processor.threads(children)
+        used = processor.seconds(children)
         for child in children:
             os.kill(child, signal.SIGKILL)
     assert [list(by_thread), len(children)] == [[processor.Thread(pid, pid) for pid in children], 1]
-    assert sum(by_thread.values()) >= 0.05
+    assert used > 0.03  # the kernel rounds a process's time and its threads' apart
     assert processor.seconds(children) == 0.0
