@@ -6,13 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
 
 from decoder_service.admission import Admission, TokenRate
+from decoder_service.batch_call import BatchCall, receive_prompts
 from decoder_service.engines.base import Engine, FinishReason, GenerationRequest, TokenDelta
 from decoder_service.prompt import Messages, receive_config, receive_prompt, whole_request
 from decoder_service.telemetry import observe_request
@@ -21,6 +22,7 @@ from tandem.decoder.v1 import decoder_pb2_grpc
 from tandem.errors import DeadlineExceeded, ModelMismatch, Unavailable
 from tandem.rpc.durations import duration
 from tandem.rpc.handlers import streaming, unary
+from tandem.rpc.metrics import measured
 from tandem.tensor.v1 import tensor_pb2
 
 log = logging.getLogger("decoder.server")
@@ -102,16 +104,35 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
     async def GenerateAtOnce(
         self, message: pb.GenerateAtOnceRequest, context: Context
     ) -> pb.GenerateAtOnceResponse:
+        return pb.GenerateAtOnceResponse(answer=await self._whole(message, Progress(time.monotonic())))
+
+    @streaming
+    async def GenerateBatch(
+        self, messages: AsyncIterator[pb.GenerateBatchRequest], context: Context
+    ) -> AsyncIterator[pb.GenerateBatchResponse]:
+        async with self._in_time():
+            prompts = await receive_prompts(messages)
+        arrived = time.monotonic()
+
+        async def answer(prompt: pb.GenerateAtOnceRequest) -> pb.GenerateResponse:
+            with measured("GenerateAtOnce"):
+                return await self._whole(prompt, Progress(arrived))
+
+        async with aclosing(BatchCall(answer).responses(prompts, messages)) as responses:
+            async for response in responses:
+                yield response
+
+    async def _whole(self, message: pb.GenerateAtOnceRequest, progress: Progress) -> pb.GenerateResponse:
+        """All tokens of one prompt and the result."""
         served = self._ready()
         with served.admission.slot():
-            progress = Progress(time.monotonic())
             _check_model(served, message.config)
             request = whole_request(message, served.engine.info)
-            response = pb.GenerateAtOnceResponse()
+            whole = pb.GenerateResponse()
             async with aclosing(self._answers(served, request, progress)) as answers:
                 async for answer in answers:
-                    response.answer.MergeFrom(answer)
-            return response
+                    whole.MergeFrom(answer)
+            return whole
 
     async def _answers(
         self, served: Served, request: GenerationRequest, progress: Progress
@@ -135,11 +156,17 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
         )
 
     async def _receive(self, served: Served, messages: Messages) -> GenerationRequest:
+        async with self._in_time():
+            config = await receive_config(messages)
+            _check_model(served, config)
+            return await receive_prompt(config, messages, served.engine.info)
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """What is awaited in the block must have arrived within the time for it."""
         try:
             async with asyncio.timeout(self._receive_timeout):
-                config = await receive_config(messages)
-                _check_model(served, config)
-                return await receive_prompt(config, messages, served.engine.info)
+                yield
         except TimeoutError:
             raise DeadlineExceeded(f"the prompt did not arrive within {self._receive_timeout:g} s") from None
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 
+from encoder_service.batch_calls import BatchCalls
 from tandem.access import Access
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.decoder.v1 import decoder_pb2_grpc
-from tandem.errors import CapabilityMissing, Overloaded, Unavailable
+from tandem.errors import CapabilityMissing, DeadlineExceeded, Overloaded, Unavailable
 from tandem.rpc.calls import streaming_call
 from tandem.rpc.channels import connect
 from tandem.rpc.status import from_rpc_error
@@ -51,7 +52,7 @@ class DecodeRequest:
         return [pb.GenerateRequest(config=self._config()), *pieces]
 
     def message(self) -> pb.GenerateAtOnceRequest:
-        """The request of GenerateAtOnce."""
+        """All of it: the prompt of a GenerateBatch."""
         return pb.GenerateAtOnceRequest(config=self._config(), embeddings=[self.embeds.array.tobytes()])
 
     def _config(self) -> pb.GenerateConfig:
@@ -83,11 +84,12 @@ class DecoderClient:
         """`patience` is how many seconds full decoders are asked again for one segment."""
         self.target = target
         self._patience = patience
-        self._answers_at_once = True
+        self._answers_batches = True
         self._channel = connect(target, access=access)
         self._stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(
             self._channel
         )
+        self._batches = BatchCalls(self._stub)
 
     async def generate(
         self, request: DecodeRequest, timeout: float | None = None
@@ -130,8 +132,8 @@ class DecoderClient:
     async def _attempt(
         self, request: DecodeRequest, timeout: float | None
     ) -> AsyncIterator[pb.GenerateResponse]:
-        if request.final_only and self._answers_at_once:
-            answer = await self._at_once(request, timeout)
+        if request.final_only and self._answers_batches:
+            answer = await self._whole(request, timeout)
             if answer is not None:
                 yield answer
                 return
@@ -139,15 +141,15 @@ class DecoderClient:
             async for response in call:
                 yield response
 
-    async def _at_once(self, request: DecodeRequest, timeout: float | None) -> pb.GenerateResponse | None:
-        """The whole answer; None from a decoder of a release that cannot give it at once."""
+    async def _whole(self, request: DecodeRequest, timeout: float | None) -> pb.GenerateResponse | None:
+        """The whole answer; None from a decoder of a release that does not know GenerateBatch."""
         try:
-            return (await self._stub.GenerateAtOnce(request.message(), timeout=timeout)).answer
-        except grpc.RpcError as error:
-            failure = from_rpc_error(error)
-            if not isinstance(failure, CapabilityMissing):
-                raise failure from error
-            self._answers_at_once = False
+            async with asyncio.timeout(timeout):
+                return await self._batches.answer(request.message())
+        except TimeoutError:
+            raise DeadlineExceeded(f"the decoder did not answer within {timeout:g} s") from None
+        except CapabilityMissing:
+            self._answers_batches = False
             return None
 
     async def model_info(self, timeout: float = 5.0) -> pb.GetModelInfoResponse:

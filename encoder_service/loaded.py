@@ -74,3 +74,16 @@ class LoadedEncoder:
             yield tokens
         timing.decoder_round_trip.CopyFrom(duration(time.perf_counter() - started))
         timing.embed_bytes = embeds.array.nbytes
+
+    async def whole_answer(
+        self,
+        config: pb.TranscribeConfig,
+        audio: EncodedAudio,
+        timing: pb.TranscribeTiming,
+        timeout: float | None = None,
+    ) -> decoder_pb2.GenerateResponse:
+        """The same in one message."""
+        whole = decoder_pb2.GenerateResponse()
+        async for tokens in self.decode(config, audio, timing, timeout):
+            whole.MergeFrom(tokens)
+        return whole

@@ -11,9 +11,10 @@ from encoder_service.live_stream import LiveMemory, LiveStream
 from encoder_service.loaded import LoadedEncoder
 from encoder_service.messages import EncodedAudio, EncodeItem
 from encoder_service.requests import ctc_output, first, read_samples, read_segment, read_targets
+from tandem.decoder.v1 import decoder_pb2
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
-from tandem.errors import CapabilityMissing, InvalidRequest, Unavailable
+from tandem.errors import CapabilityMissing, InvalidRequest, TandemError, Unavailable
 from tandem.rpc import handlers
 from tandem.rpc.tensors import CHUNK_BYTES
 
@@ -156,13 +157,38 @@ async def _answer_at_once(
     context: handlers.Context,
 ) -> AsyncIterator[pb.TranscribeResponse]:
     """The same in two messages: that it is encoded, and the rest."""
-    yield pb.TranscribeResponse(header=responses.header(audio))
-    answer = responses.ctc_answer(audio)
-    if not config.ctc_only:
-        async for tokens in loaded.decode(config, audio, timing, context.time_remaining()):
-            answer.tokens.MergeFrom(tokens)
+    async with _begun(loaded, config, audio, timing, context) as decoding:
+        yield pb.TranscribeResponse(header=responses.header(audio))
+        tokens = await decoding if decoding is not None else None
+        answer = responses.ctc_answer(audio)
+        if tokens is not None:
+            answer.tokens.CopyFrom(tokens)
     answer.timing.CopyFrom(timing)
     yield pb.TranscribeResponse(answer=answer)
+
+
+@contextlib.asynccontextmanager
+async def _begun(
+    loaded: LoadedEncoder,
+    config: pb.TranscribeConfig,
+    audio: EncodedAudio,
+    timing: pb.TranscribeTiming,
+    context: handlers.Context,
+) -> AsyncIterator[asyncio.Task[decoder_pb2.GenerateResponse] | None]:
+    """The decoder's answer on its way, before anything else is made of the audio; None where none is wanted.
+
+    The segments of a batch are here at the same time: what they send now goes together.
+    """
+    if config.ctc_only:
+        yield None
+        return
+    decoding = asyncio.create_task(loaded.whole_answer(config, audio, timing, context.time_remaining()))
+    try:
+        yield decoding
+    finally:
+        decoding.cancel()
+        with contextlib.suppress(asyncio.CancelledError, TandemError):
+            await decoding
 
 
 async def _answer_targets(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +32,12 @@ def derived_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["TANDEM_CACHE"]
     else:
         os.environ["TANDEM_CACHE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Ctrl-C works here and in what the tests start, also where a shell's background job runs them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", params=["transformers", "vllm"])

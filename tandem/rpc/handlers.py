@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import grpc.aio
+from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from tandem.errors import Cancelled, InternalError, TandemError
@@ -80,10 +81,15 @@ async def _fail(error: BaseException, context: Context) -> NoReturn:
         error = from_rpc_error(error)
     if isinstance(error, Cancelled):
         await context.abort(error.code, str(error))
-    request_id = ""
-    if not isinstance(error, TandemError):
-        request_id = uuid.uuid4().hex[:16]
-        log.error("request %s failed", request_id, exc_info=error)
-        error = InternalError(f"internal error, see the log for request {request_id}")
-    await context.abort_with_status(rpc_status.to_status(to_status(error, request_id)))
+    assert isinstance(error, Exception)
+    await context.abort_with_status(rpc_status.to_status(status_of(error)))
     raise AssertionError("abort does not return")
+
+
+def status_of(error: Exception) -> status_pb2.Status:
+    """What the caller is told of an error. One that is not typed is a fault of ours, and logged."""
+    if isinstance(error, TandemError):
+        return to_status(error)
+    request_id = uuid.uuid4().hex[:16]
+    log.error("request %s failed", request_id, exc_info=error)
+    return to_status(InternalError(f"internal error, see the log for request {request_id}"), request_id)

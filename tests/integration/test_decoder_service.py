@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,13 +11,23 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.rpc import status_pb2
 
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.errors import InvalidRequest, LimitExceeded, ModelMismatch, Overloaded, TandemError
-from tandem.rpc.status import from_rpc_error
+from tandem.rpc.status import from_rpc_error, from_status
 from tandem.rpc.tensors import WireTensor
 from tandem.tensor.v1 import tensor_pb2
-from tests.support.decoding import MAX_WAITING, RunningDecoder, at_once, cases, collect, generate, messages
+from tests.support.decoding import (
+    CASE_NAMES,
+    MAX_WAITING,
+    RunningDecoder,
+    at_once,
+    cases,
+    collect,
+    generate,
+    messages,
+)
 
 RUNNING = 4
 CASE = "0.0"
@@ -175,6 +186,83 @@ def test_a_cancelled_call_of_one_message_gives_its_place_back(decoder: RunningDe
     call = decoder.stub.GenerateAtOnce.future(at_once(cases()[CASE].parts, sampling=sampling), timeout=60)
     wait_for(decoder, 1, 0)
     call.cancel()
+    wait_for(decoder, 0, 0)
+
+
+def batch(*prompts: pb.GenerateAtOnceRequest) -> pb.GenerateBatchRequest:
+    return pb.GenerateBatchRequest(prompts=prompts)
+
+
+def long_prompt(max_tokens: int = 3000) -> pb.GenerateAtOnceRequest:
+    sampling = pb.SamplingParams(max_tokens=max_tokens, ignore_eos=True)
+    return at_once(cases()[CASE].parts, sampling=sampling)
+
+
+def test_prompts_of_one_call_are_answered_or_refused_each_alone(decoder: RunningDecoder) -> None:
+    sampling = pb.SamplingParams(max_tokens=24)
+    prompts = {name: at_once(cases()[name].parts, sampling=sampling) for name in CASE_NAMES}
+    bad = at_once([(1, 485)])
+    foreign = at_once(cases()[CASE].parts, expected_model_hash="0" * 64)
+    responses = decoder.stub.GenerateBatch(iter([batch(bad, *prompts.values(), foreign)]), timeout=60)
+    answers = {answer.prompt: answer for response in responses for answer in response.answers}
+    assert sorted(answers) == list(range(len(prompts) + 2))
+    got = {name: list(answers[1 + place].answer.token_ids) for place, name in enumerate(prompts)}
+    assert got == {name: cases()[name].greedy[:24] for name in prompts}
+    assert all(answers[1 + place].answer.HasField("result") for place in range(len(prompts)))
+    refused, other = (told(answers[place]) for place in (0, len(prompts) + 1))
+    assert isinstance(refused, InvalidRequest)
+    assert [violation.field for violation in refused.violations] == ["config.prompt[0].token_ids.ids[1]"]
+    assert isinstance(other, ModelMismatch)
+
+
+def told(answer: pb.BatchedAnswer) -> TandemError:
+    assert answer.WhichOneof("outcome") == "error"
+    return from_status(status_pb2.Status.FromString(answer.error))
+
+
+def test_what_is_done_first_is_answered_first(decoder: RunningDecoder) -> None:
+    requests = iter([batch(long_prompt(400), long_prompt(3))])
+    responses = decoder.stub.GenerateBatch(requests, timeout=60)
+    assert [answer.prompt for response in responses for answer in response.answers] == [1, 0]
+
+
+def test_prompts_of_a_call_give_their_places_back_one_by_one_and_with_it(decoder: RunningDecoder) -> None:
+    wait_for(decoder, 0, 0)
+    to_send: queue.SimpleQueue[pb.GenerateBatchRequest | None] = queue.SimpleQueue()
+    to_send.put(batch(long_prompt(), long_prompt()))
+    call = decoder.stub.GenerateBatch(iter(to_send.get, None), timeout=60)
+    wait_for(decoder, 2, 0)
+    to_send.put(pb.GenerateBatchRequest(cancel=[0]))
+    wait_for(decoder, 1, 0)
+    call.cancel()
+    to_send.put(None)
+    wait_for(decoder, 0, 0)
+
+
+def test_a_call_whose_prompts_are_all_cancelled_ends(decoder: RunningDecoder) -> None:
+    requests = iter([batch(long_prompt(), long_prompt()), pb.GenerateBatchRequest(cancel=[1, 0])])
+    assert list(decoder.stub.GenerateBatch(requests, timeout=20)) == []
+    wait_for(decoder, 0, 0)
+
+
+BAD_BATCHES = {
+    "nothing": ([], "prompts"),
+    "no prompts": ([pb.GenerateBatchRequest(cancel=[0])], "prompts"),
+    "prompts twice": ([batch(long_prompt())] * 2, "prompts"),
+    "nobody's place": ([batch(long_prompt()), pb.GenerateBatchRequest(cancel=[1])], "cancel"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_BATCHES)
+def test_bad_calls_of_several_prompts_name_the_field_and_leave_nothing(
+    decoder: RunningDecoder, name: str
+) -> None:
+    requests, field = BAD_BATCHES[name]
+    with pytest.raises(grpc.RpcError) as caught:
+        list(decoder.stub.GenerateBatch(iter(requests), timeout=20))
+    error = from_rpc_error(caught.value)
+    assert isinstance(error, InvalidRequest)
+    assert [violation.field for violation in error.violations] == [field]
     wait_for(decoder, 0, 0)
 
 

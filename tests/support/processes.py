@@ -8,8 +8,12 @@ from pathlib import Path
 
 def children(pid: int) -> set[int]:
     """Process ids of the direct children of `pid`, all threads of it."""
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return {int(child) for text in lists for child in text.read_text().split()}
+    while True:
+        lists = Path(f"/proc/{pid}/task").glob("*/children")
+        try:
+            return {int(child) for text in lists for child in text.read_text().split()}
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a thread has ended, and its children are now another one's
 
 
 def is_gone(pid: int, within: float = 10.0) -> bool:

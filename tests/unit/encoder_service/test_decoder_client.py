@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import grpc.aio
 import numpy as np
 import pytest
 
+from encoder_service.batch_calls import MAX_BYTES
 from encoder_service.decoder_client import DecoderClient, DecodeRequest
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.decoder.v1 import decoder_pb2_grpc
-from tandem.errors import CapabilityMissing, Overloaded, Unavailable
+from tandem.errors import CapabilityMissing, DeadlineExceeded, Overloaded, Unavailable
 from tandem.rpc import handlers
+from tandem.rpc.channels import server_options
+from tandem.rpc.status import to_status
 from tandem.rpc.tensors import WireTensor
 
 
@@ -34,6 +38,11 @@ class Decoder(decoder_pb2_grpc.DecoderServiceServicer):
             rows += request.chunk.spec.shape[0] if request.HasField("chunk") else 0
         yield pb.GenerateResponse(token_ids=[rows], result=pb.GenerateResult())
 
+    @handlers.streaming
+    async def GenerateBatch(self, requests: Any, context: Any) -> AsyncIterator[pb.GenerateBatchResponse]:
+        raise CapabilityMissing("a decoder of an earlier release")
+        yield
+
     @handlers.unary
     async def GenerateAtOnce(self, request: Any, context: Any) -> pb.GenerateAtOnceResponse:
         raise CapabilityMissing("a decoder of an earlier release")
@@ -49,7 +58,7 @@ class Decoder(decoder_pb2_grpc.DecoderServiceServicer):
 
 @contextlib.asynccontextmanager
 async def client_of(decoder: Decoder, patience: float) -> AsyncIterator[DecoderClient]:
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=server_options())
     decoder_pb2_grpc.add_DecoderServiceServicer_to_server(decoder, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -61,9 +70,55 @@ async def client_of(decoder: Decoder, patience: float) -> AsyncIterator[DecoderC
         await server.stop(None)
 
 
-def request() -> DecodeRequest:
-    embeds = WireTensor.of(np.zeros((5, 8), np.float32))
-    return DecodeRequest("test", (1,), embeds, (2,), pb.SamplingParams(), "", final_only=True)
+class BatchDecoder(Decoder):
+    """Answers like the other, all prompts of a call together but for the ids in `holds`, never answered."""
+
+    def __init__(self, refuses: Collection[str] = (), holds: Collection[str] = ()) -> None:
+        super().__init__(refusals=0)
+        self.refuses, self.holds = set(refuses), set(holds)
+        self.batches: list[list[str]] = []
+        self.cancelled: list[int] = []
+        self.breaks = asyncio.Event()
+
+    @handlers.streaming
+    async def GenerateBatch(self, requests: Any, context: Any) -> AsyncIterator[pb.GenerateBatchResponse]:
+        prompts = (await anext(requests)).prompts
+        names = [prompt.config.request_id for prompt in prompts]
+        self.batches.append(names)
+        answers = [self._answer(number, prompt) for number, prompt in enumerate(prompts)]
+        held = {number for number, name in enumerate(names) if name in self.holds}
+        yield pb.GenerateBatchResponse(answers=[a for a in answers if a.prompt not in held])
+        while held:
+            waits = [asyncio.create_task(anext(requests)), asyncio.create_task(self.breaks.wait())]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if self.breaks.is_set():
+                waits[0].cancel()
+                return
+            self.cancelled += (await waits[0]).cancel
+            held -= set(self.cancelled)
+
+    @handlers.unary
+    async def GenerateAtOnce(self, request: Any, context: Any) -> pb.GenerateAtOnceResponse:
+        self.batches.append([request.config.request_id])
+        return pb.GenerateAtOnceResponse(answer=self._answer(0, request).answer)
+
+    def _answer(self, number: int, prompt: pb.GenerateAtOnceRequest) -> pb.BatchedAnswer:
+        if prompt.config.request_id in self.refuses:
+            self.refuses.remove(prompt.config.request_id)
+            error = to_status(Overloaded("full", retry_after=0.01)).SerializeToString()
+            return pb.BatchedAnswer(prompt=number, error=error)
+        rows = prompt.config.prompt[1].embeddings.spec.shape[0]
+        answer = pb.GenerateResponse(token_ids=[rows], result=pb.GenerateResult())
+        return pb.BatchedAnswer(prompt=number, answer=answer)
+
+
+def request(name: str = "test", rows: int = 5) -> DecodeRequest:
+    embeds = WireTensor.of(np.zeros((rows, 8), np.float32))
+    return DecodeRequest(name, (1,), embeds, (2,), pb.SamplingParams(), "", final_only=True)
+
+
+async def tokens(client: DecoderClient, asked: DecodeRequest, timeout: float | None = None) -> list[int]:
+    return [token async for answer in client.generate(asked, timeout) for token in answer.token_ids]
 
 
 async def test_embeddings_wait_for_a_full_decoder_and_are_sent_again() -> None:
@@ -82,3 +137,60 @@ async def test_patience_ends_with_the_decoders_own_refusal() -> None:
                 pass
     assert refused.value.retry_after == pytest.approx(0.01)
     assert 1 < decoder.calls < 30
+
+
+async def test_what_comes_at_the_same_time_shares_calls_of_eight() -> None:
+    decoder = BatchDecoder()
+    async with client_of(decoder, patience=1.0) as client:
+        asked = [request(str(number), rows=number + 1) for number in range(10)]
+        answers = await asyncio.gather(*(tokens(client, one) for one in asked))
+        await tokens(client, request("later"))
+    assert answers == [[number + 1] for number in range(10)]
+    assert sorted(decoder.batches) == [[*"01234567"], [*"89"], ["later"]]
+
+
+async def test_large_prompts_share_no_call() -> None:
+    decoder = BatchDecoder()
+    rows = MAX_BYTES // 2 // 8 // 4
+    async with client_of(decoder, patience=1.0) as client:
+        asked = [request("a", rows), request("b", rows + 1), request("c")]
+        answers = await asyncio.gather(*(tokens(client, one) for one in asked))
+    assert answers == [[rows], [rows + 1], [5]]
+    assert sorted(decoder.batches) == [["a"], ["b", "c"]]
+
+
+async def test_a_refused_prompt_is_sent_again_without_its_mates() -> None:
+    decoder = BatchDecoder(refuses={"b"})
+    async with client_of(decoder, patience=30.0) as client:
+        answers = await asyncio.gather(*(tokens(client, request(name)) for name in "abc"))
+    assert answers == [[5]] * 3
+    assert decoder.batches == [["a", "b", "c"], ["b"]]
+
+
+async def test_who_leaves_or_waits_too_long_is_cancelled_there_and_loses_nothing_of_others() -> None:
+    decoder = BatchDecoder(holds={"left", "late"})
+    async with client_of(decoder, patience=1.0) as client:
+        left = asyncio.create_task(tokens(client, request("left")))
+        late = asyncio.create_task(tokens(client, request("late"), timeout=0.2))
+        answered = asyncio.create_task(tokens(client, request("answered")))
+        assert await answered == [5]
+        left.cancel()
+        with pytest.raises(DeadlineExceeded):
+            await late
+        async with asyncio.timeout(10):
+            while len(decoder.cancelled) < 2:
+                await asyncio.sleep(0.01)
+    assert decoder.batches == [["left", "late", "answered"]]
+    assert decoder.cancelled == [0, 1]
+
+
+async def test_a_call_that_breaks_off_is_repeated_for_the_prompts_without_an_answer() -> None:
+    decoder = BatchDecoder(holds={"b"})
+    async with client_of(decoder, patience=1.0) as client:
+        answered = asyncio.create_task(tokens(client, request("a")))
+        waiting = asyncio.create_task(tokens(client, request("b")))
+        assert await answered == [5]
+        decoder.holds = set()
+        decoder.breaks.set()
+        assert await waiting == [5]
+    assert decoder.batches == [["a", "b"], ["b"]]
