@@ -1,17 +1,19 @@
 """Stand-ins for what a GPU does, so that a machine without one shows what everything around it costs.
 
-    python -m benchmarks.instant decoder --model DIR --listen unix:PATH
+    python -m benchmarks.instant decoder [--answer-after SECONDS] --model DIR --listen unix:PATH
     python -m benchmarks.instant encoder --model DIR --listen unix:PATH --decoder unix:PATH
 
 Both are the tiers as they are served, flags included; only the network of the encoder and the engine of the
 decoder answer at once: embeddings and posteriors of the right shapes, three tokens of a fixed text for each
-second of audio.
+second of audio. With --answer-after whole answers take about so long, each a little more or less.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import itertools
+import random
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ import decoder_service.config
 import decoder_service.service
 import encoder_service.__main__ as encoder_main
 import encoder_service.config
+from decoder_service.__main__ import quick_loop
 from decoder_service.engines.base import EngineInfo, EngineLoad, FinishReason, GenerationRequest, TokenDelta
 from decoder_service.engines.model_facts import read_model_facts
 from decoder_service.engines.settings import EngineSettings
@@ -45,9 +48,12 @@ _TEXT = (
 
 
 class InstantDecoder:
-    """A decoder engine without a model: one token after the other, or all at once where that is asked for."""
+    """A decoder engine without a model: one token after the other, or all at once where that is asked for.
 
-    def __init__(self, settings: EngineSettings) -> None:
+    `seconds` is how long the latter take.
+    """
+
+    def __init__(self, settings: EngineSettings, seconds: float = 0.0) -> None:
         facts = read_model_facts(settings.model)
         self.info = EngineInfo(
             engine="instant",
@@ -62,6 +68,7 @@ class InstantDecoder:
         tokenizer = Tokenizer.from_file(str(settings.model / "tokenizer.json"))
         self._text = tuple(tokenizer.encode(_TEXT, add_special_tokens=False).ids)
         self._running = 0
+        self._seconds = seconds
 
     async def start(self) -> None:
         """There is nothing to load."""
@@ -73,6 +80,8 @@ class InstantDecoder:
         self._running += 1
         try:
             if request.final_only:
+                if self._seconds:
+                    await asyncio.sleep(self._seconds * random.uniform(2 / 3, 4 / 3))
                 yield TokenDelta(tokens, finish=FinishReason.STOP)
                 return
             for token in tokens[:-1]:
@@ -149,16 +158,24 @@ def instant_encoder(config: encoder_service.config.EncoderConfig) -> EncoderEngi
     return InstantEncoder(load_checkpoint(config.model), settings)
 
 
-def instant_decoder(name: str, settings: EngineSettings) -> InstantDecoder:
-    """What decoder_service creates, whatever engine was asked for."""
-    return InstantDecoder(settings)
+def serve_decoder(arguments: Sequence[str]) -> None:
+    """decoder_service, whatever engine its flags ask for."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--answer-after", type=float, default=0.0)
+    own, flags = parser.parse_known_args(arguments)
+
+    def instant_decoder(name: str, settings: EngineSettings) -> InstantDecoder:
+        return InstantDecoder(settings, own.answer_after)
+
+    decoder_service.service.create_engine = instant_decoder
+    with asyncio.Runner(loop_factory=quick_loop()) as runner:
+        runner.run(decoder_service.service.serve(decoder_service.config.parse(flags)))
 
 
 def main() -> None:
     tier, *arguments = sys.argv[1:]
     if tier == "decoder":
-        decoder_service.service.create_engine = instant_decoder
-        asyncio.run(decoder_service.service.serve(decoder_service.config.parse(arguments)))
+        serve_decoder(arguments)
     else:
         encoder_main.load_engine = instant_encoder
         asyncio.run(encoder_main.serve(encoder_service.config.parse(arguments)))

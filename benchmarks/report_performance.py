@@ -16,8 +16,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+from benchmarks.hop import SIDES, TWO
 from benchmarks.live_load import cells as live_cells
 from benchmarks.live_load import is_live
 from benchmarks.passes import Row
@@ -113,7 +115,7 @@ def hop(files: Files) -> str:
         (row, cost)
         for file in files
         for row in file.rows
-        if (is_whole(row) or row.detail.get("curve") == "in flight")
+        if (is_whole(row) or row.detail.get("curve") == "in flight" or row.detail.get("tiers") == TWO)
         and (cost := hop_seconds(row)) is not None
     ]
     lines = []
@@ -143,6 +145,39 @@ def hop_seconds(row: Row) -> float | None:
         decoder.get(f"tandem_decoder_stage_seconds_sum.{part}", 0.0) for part in ("receive", "generate")
     )
     return waited - busy
+
+
+def one_process(files: Files) -> str:
+    """Both tiers in one process beside the two, rounds averaged: what a segment and a recording take."""
+    lines = []
+    rows = [row for file in files for row in file.rows if "tiers" in row.detail]
+    for at in sorted({row.detail["at"] for row in rows}):
+        two, one = (
+            [row for row in rows if row.detail == row.detail | {"tiers": name, "at": at}] for name in SIDES
+        )
+        if two and one:
+            calls = [mean(_call_ms(row) for row in side) for side in (two, one)]
+            medians = [mean(row.detail["latency_p50"] for row in side) for side in (two, one)]
+            speeds = [mean(row.rtfx for row in side) for side in (two, one)]
+            lines.append(
+                {
+                    "recordings at a time": f"{at}",
+                    "a segment's call ms: two tiers": f"{calls[0]:,.1f}",
+                    "one process": f"{calls[1]:,.1f}",
+                    "a recording p50 s: two tiers": f"{medians[0]:.3f}",
+                    "one process ": f"{medians[1]:.3f}",
+                    "RTFx: two tiers": f"{speeds[0]:,.0f}",
+                    "one process  ": f"{speeds[1]:,.0f}",
+                }
+            )
+    return table(lines) if lines else ""
+
+
+def _call_ms(row: Row) -> float:
+    """Of the encoder's Transcribe."""
+    encoder = row.counters["encoder"]
+    calls = encoder["tandem_request_seconds_count.Transcribe"]
+    return 1000 * encoder["tandem_request_seconds_sum.Transcribe"] / calls
 
 
 def growth(files: Files) -> str:
@@ -258,6 +293,7 @@ PARTS: dict[str, Callable[[Files], str]] = {
     "side-by-side": side_by_side,
     "sweep": sweep,
     "hop": hop,
+    "one-process": one_process,
     "growth": growth,
     "memory": memory,
     "live": live,

@@ -1,10 +1,13 @@
 """What encoder and decoder processes spend on one segment under load, and how long their hop takes.
 
     python -m benchmarks.segment_cost [--segments 600] [--in-flight 200] [--seconds 10]
+    python -m benchmarks.segment_cost --together 8 --answer-after 0.15
 
 The tiers are the ones that are served, but their networks answer at once (benchmarks.instant), so that
 receiving, batching, sending and answering are all there is. This process asks as a gateway does, word times
-included. Processor time; `loop` is the thread with the event loop, which no process can be faster than.
+included. Processor time; `loop` is the thread with the event loop, which no process can be faster than. The
+hop is what the encoder waits for the decoder beyond the decoder's own time. With --together so many segments
+come at a time, as those of one recording do, and the next ones when they are answered.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +26,8 @@ import numpy.typing as npt
 
 from benchmarks import random_checkpoint
 from benchmarks.host_cost import ROOT, cpu_of
+from benchmarks.metrics import counters
+from benchmarks.stack import METRICS_PORTS
 from benchmarks.tier_hop import LLM_WIDTH, PUBLISHED_WIDTH
 from gateway.backends.encoder import EncoderBackend
 from gateway.backends.segment_call import SegmentRequest, SegmentResult
@@ -50,10 +54,11 @@ def name_targets(tokens: tuple[int, ...], posteriors: CtcPosteriors) -> npt.NDAr
     return TARGETS
 
 
-async def drive(address: str, segments: Sequence[Pcm], in_flight: int) -> list[SegmentResult]:
-    """All segments, so many at a time."""
+async def drive(address: str, segments: Sequence[Pcm], in_flight: int, together: int) -> list[SegmentResult]:
+    """All segments, so many at a time; or in groups, one after the other."""
     backend, gate = EncoderBackend(address), asyncio.Semaphore(in_flight)
     await backend.model_info(60)
+    numbers, size = range(len(segments)), together or len(segments)
 
     async def one(number: int) -> SegmentResult:
         samples = segments[number]
@@ -64,18 +69,22 @@ async def drive(address: str, segments: Sequence[Pcm], in_flight: int) -> list[S
             return await backend.transcribe(request, ctc=True)
 
     try:
-        return await asyncio.gather(*map(one, range(len(segments))))
+        groups = [numbers[first : first + size] for first in numbers[::size]]
+        return [result for group in groups for result in await asyncio.gather(*map(one, group))]
     finally:
         await backend.close()
 
 
 @contextlib.contextmanager
-def running(root: Path) -> Iterator[dict[str, Tier]]:
-    """Decoder and encoder processes, ready."""
+def running(root: Path, answer_after: float = 0.0) -> Iterator[dict[str, Tier]]:
+    """Decoder and encoder processes, ready; the decoder takes about so many seconds for an answer."""
     model = random_checkpoint.write(root / "model", ROOT / "models" / "demo", dict(WIDTHS), dict(LLM_WIDTH))
     at = Addresses.unix(root)
     flags = {
-        "decoder": ["--listen", at.decoder, "--log-level", "WARNING"],
+        "decoder": [
+            *("--answer-after", str(answer_after), "--metrics-port", str(METRICS_PORTS["decoder"])),
+            *("--listen", at.decoder, "--log-level", "WARNING"),
+        ],
         "encoder": ["--listen", at.encoder, "--decoder", at.decoder, "--speaker-model", "none", *AS_ON_A_GPU],
     }
     addresses = {"decoder": at.decoder, "encoder": at.encoder}
@@ -91,18 +100,24 @@ def running(root: Path) -> Iterator[dict[str, Tier]]:
             tier.end(grace=10)
 
 
-def measure(tiers: dict[str, Tier], segments: Sequence[Pcm], in_flight: int) -> str:
+def measure(tiers: dict[str, Tier], segments: Sequence[Pcm], in_flight: int, together: int) -> str:
     """A row of the table."""
     pids = {name: tier.process.pid for name, tier in tiers.items()} | {"client": os.getpid()}
-    before, began = {name: cpu_of(pid) for name, pid in pids.items()}, time.perf_counter()
-    results = asyncio.run(drive(tiers["encoder"].address, segments, in_flight))
+    before, busy_before = {name: cpu_of(pid) for name, pid in pids.items()}, decoder_seconds()
+    began = time.perf_counter()
+    results = asyncio.run(drive(tiers["encoder"].address, segments, in_flight, together))
     wall = time.perf_counter() - began
     used = [cpu_of(pid) - before[name] for name, pid in pids.items()]
     each = 1000 / len(results)
     cells = [f"{cpu.loop * each:.2f} | {cpu.process * each:.2f}" for cpu in used]
-    hops = sorted(1000 * result.decode for result in results)
-    cells += [f"{statistics.mean(hops):.1f}", f"{hops[len(hops) * 95 // 100]:.1f}", f"{wall:.2f}"]
-    return f"| {' | '.join(cells)} |"
+    hop = sum(result.decode for result in results) - (decoder_seconds() - busy_before)
+    return f"| {' | '.join([*cells, f'{hop * each:.2f}', f'{wall:.2f}'])} |"
+
+
+def decoder_seconds() -> float:
+    """What the decoder has spent on its requests until now, waiting included."""
+    found = counters([METRICS_PORTS["decoder"]])
+    return sum(found.get(f"tandem_decoder_stage_seconds_sum.{part}", 0.0) for part in ("receive", "generate"))
 
 
 def main() -> None:
@@ -113,16 +128,24 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each segment")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--together", type=int, default=0, help="segments that come at a time; 0: --in-flight"
+    )
+    parser.add_argument("--answer-after", type=float, default=0.0, help="seconds that the decoder takes")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     shape = (options.segments, round(options.seconds * RATE))
     names = " | ".join(f"{name} loop ms | process" for name in ("decoder", "encoder", "client"))
-    with tempfile.TemporaryDirectory(prefix="tandem-cost-") as directory, running(Path(directory)) as tiers:
-        measure(tiers, list(rng.integers(-3000, 3000, shape, dtype=np.int16)), options.in_flight)
-        print(f"| {names} | hop ms | p95 | wall s |\n{'| --- ' * 9}|")
+    with (
+        tempfile.TemporaryDirectory(prefix="tandem-cost-") as directory,
+        running(Path(directory), options.answer_after) as tiers,
+    ):
+        how = (options.in_flight, options.together)
+        measure(tiers, list(rng.integers(-3000, 3000, shape, dtype=np.int16)), *how)
+        print(f"| {names} | hop ms | wall s |\n{'| --- ' * 8}|")
         for _ in range(options.rounds):
             segments = list(rng.integers(-3000, 3000, shape, dtype=np.int16))
-            print(measure(tiers, segments, options.in_flight), flush=True)
+            print(measure(tiers, segments, *how), flush=True)
 
 
 if __name__ == "__main__":

@@ -187,22 +187,36 @@ def more_encoders(
 
 @contextlib.contextmanager
 def more_gateways(
-    services: Services, number: int, encoders: Sequence[Process], flags: Sequence[str] = ()
+    services: Services, number: int, encoders: Sequence[Process], flags: Sequence[str] = (), first: int = 0
 ) -> Iterator[list[Process]]:
-    """So many gateways in front of these encoders, with these flags as well."""
+    """So many gateways in front of these encoders, numbered from `first`, with these flags as well."""
     usual = ["--encoder", ",".join(process.tier.address for process in encoders), *services.flags("gateway")]
     usual += ["--http-port", "0", "--realtime-port", "0", *flags]
     with _ended() as started:
-        started += [_started(services, "gateway", index, usual) for index in range(number)]
+        started += [_started(services, "gateway", index, usual) for index in range(first, first + number)]
         wait_ready([process.tier for process in started], _START_SECONDS)
         yield started
 
 
-def _started(services: Services, tier: str, index: int, flags: Sequence[str]) -> Process:
-    """One process beside the stack's own of that tier, not yet ready."""
+@contextlib.contextmanager
+def one_tier(services: Services) -> Iterator[list[Process]]:
+    """An encoder that has the decoder's engine in its own process; see benchmarks.one_tier."""
+    model = ["--model", str(services.model)]
+    decoder = [*model, "--engine", services.engine, *services.flags("decoder"), "--metrics-port", "0"]
+    flags = [*model, *services.flags("encoder"), "--decoder", shlex.join(decoder)]
+    with _ended() as started:
+        started.append(_started(services, "encoder", 0, flags, "benchmarks.one_tier"))
+        wait_ready([started[0].tier], _START_SECONDS)
+        yield started
+
+
+def _started(
+    services: Services, tier: str, index: int, flags: Sequence[str], module: str | None = None
+) -> Process:
+    """One process beside the stack's own of that tier, not yet ready; `module` is not what serves it else."""
     name, port = f"{tier}-{index}", _MORE_PORTS[tier] + index
     address = f"unix:{services.root / name}.sock"
-    module = tier if tier == "gateway" else f"{tier}_service"
+    module = module or (tier if tier == "gateway" else f"{tier}_service")
     arguments = ["--listen", address, *flags, "--metrics-port", str(port)]
     return Process(spawn(name, module, arguments, address, services.root), port)
 

@@ -17,7 +17,7 @@ from decoder_service.engines.forced import ForcedLengthEngine
 from decoder_service.engines.settings import EngineSettings
 from decoder_service.server import DecoderServicer, Served
 from decoder_service.telemetry import load_gauges
-from decoder_service.weights import language_model
+from decoder_service.weights import LanguageModel, language_model
 from tandem.checkpoint import resolve_checkpoint
 from tandem.decoder.v1 import decoder_pb2, decoder_pb2_grpc
 from tandem.rpc.metrics import endpoint
@@ -64,13 +64,7 @@ class DecoderTier:
 
     async def _load(self) -> None:
         config = self._config
-        checkpoint = await asyncio.to_thread(resolve_checkpoint, config.model, config.hub)
-        model = await asyncio.to_thread(language_model, checkpoint)
-        self._engine = create_engine(config.engine, config.engine_settings(model.directory))
-        if config.forced_tokens_per_embedding:
-            self._engine = ForcedLengthEngine(self._engine, config.forced_tokens_per_embedding)
-        await self._engine.start()
-        await warm_up(self._engine)
+        self._engine, model = await load_engine(config)
         info = self._engine.info
         log.info("%s %s, %s, %d tokens", info.engine, info.engine_version, info.dtype, info.max_model_len)
         admission = Admission(info.max_num_seqs, config.max_waiting_requests)
@@ -93,6 +87,22 @@ class DecoderTier:
             self._watch.cancel()
         if self._engine is not None:
             await self._engine.close()
+
+
+async def load_engine(config: DecoderConfig) -> tuple[Engine, LanguageModel]:
+    """A started engine that has answered once, and the model that it serves. Raises CheckpointError."""
+    checkpoint = await asyncio.to_thread(resolve_checkpoint, config.model, config.hub)
+    model = await asyncio.to_thread(language_model, checkpoint)
+    engine = create_engine(config.engine, config.engine_settings(model.directory))
+    if config.forced_tokens_per_embedding:
+        engine = ForcedLengthEngine(engine, config.forced_tokens_per_embedding)
+    try:
+        await engine.start()
+        await warm_up(engine)
+    except BaseException:
+        await engine.close()
+        raise
+    return engine, model
 
 
 async def warm_up(engine: Engine) -> None:

@@ -79,6 +79,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def decoder_client(config: EncoderConfig) -> DecoderClient | None:
+    """Of the decoder tier that the flags name; None where they name none."""
+    return DecoderClient(config.decoder, config.tls.upstream()) if config.decoder else None
+
+
 async def serve(config: EncoderConfig) -> bool:
     """Listen at once, load in a thread, be ready when loaded; False when the device failed."""
     server = TierServer(
@@ -104,7 +109,7 @@ async def serve(config: EncoderConfig) -> bool:
         resources.enter_context(load_gauges(batcher.load))
         watch = asyncio.create_task(_stop_on_failure(batcher, server, failed), name="encoder-watch")
         resources.callback(watch.cancel)
-        decoder = DecoderClient(config.decoder, config.tls.upstream()) if config.decoder else None
+        decoder = decoder_client(config)
         if decoder is not None:
             resources.push_async_callback(decoder.close)
         files = tokenizer_files(engine.checkpoint)

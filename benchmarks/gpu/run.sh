@@ -54,6 +54,10 @@ processes() {  # several encoders and decoders on one GPU
   # shellcheck disable=SC2086
   python3 -m benchmarks.sweep --sets processes --model "$MODEL" --root "$ROOT" --json "$RESULTS/sweep_processes.json" ${FLAGS:-}
 }
+hop() {  # both tiers in one process beside the two, one of each
+  # shellcheck disable=SC2086
+  python3 -m benchmarks.hop --model "$MODEL" --root "$ROOT" --json "$RESULTS/hop.json" ${FLAGS:-}
+}
 drafts() {  # speculative decoding: the published size with scripted answers
   # shellcheck disable=SC2086
   python3 -m benchmarks.speculative --engine vllm --scripted 0.05 0.2 ${FLAGS:-}

@@ -43,6 +43,24 @@ def test_the_hop_is_what_the_encoder_waits_beyond_the_decoders_own_time() -> Non
     assert line == "| sdk #1 | 50 | 500 | 10.0 | 2.0% |"
 
 
+def test_two_tiers_stand_beside_one_process_by_load() -> None:
+    def side(tiers: str, at: int, seconds: float) -> Row:
+        encoder = {
+            "tandem_request_seconds_count.Transcribe": 10.0,
+            "tandem_request_seconds_sum.Transcribe": seconds,
+        }
+        detail = {"tiers": tiers, "at": at, "latency_p50": seconds / 2}
+        return row(f"{tiers}, {at}", counters={"encoder": encoder}, detail=detail)
+
+    rows = [side("two tiers", 8, 2.0), side("one process", 8, 1.5), side("two tiers", 8, 4.0)]
+    rows += [side("two tiers", 1, 1.0), side("one process", 1, 1.1), side("two tiers", 32, 9.0)]
+    page = report_performance.written("<!-- one-process -->\n<!-- end -->", [Measured("hop", {}, rows)])
+    assert page.splitlines()[3:-1] == [
+        "| 1 | 100.0 | 110.0 | 0.500 | 0.550 | 50 | 50 |",
+        "| 8 | 300.0 | 150.0 | 1.500 | 0.750 | 50 | 50 |",
+    ]
+
+
 def test_parts_without_results_are_empty_and_the_text_around_them_stays() -> None:
     page = "before\n<!-- growth -->\nold\n<!-- end -->\nafter"
     assert report_performance.written(page, []) == "before\n<!-- growth -->\n<!-- end -->\nafter"
