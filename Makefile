@@ -36,8 +36,9 @@ docs: setup
 demo: setup
 	@$(BIN)/tandem transcribe --engine $(ENGINE) --speakers --timing examples/meeting.flac
 
+# The tests fill the machine side by side: threads of one computation would wait for each other.
 test: setup
-	$(BIN)/pytest -n $(JOBS) --no-loadscope-reorder
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(JOBS) --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .
