@@ -110,7 +110,7 @@ class _Batch:
         try:
             async with self._writing:
                 await self._call.write(message)
-        except grpc.RpcError as error:
+        except (grpc.RpcError, asyncio.InvalidStateError) as error:
             # grpc.aio makes an INTERNAL of whatever ends a call while it is written to.
             raise Unavailable("the decoder's call broke off") from error
 
@@ -134,7 +134,7 @@ class _Batch:
     async def _cancel(self, number: int) -> None:
         if not self._call.done():
             # Where the call breaks off, so does the prompt.
-            with contextlib.suppress(Unavailable, asyncio.InvalidStateError):
+            with contextlib.suppress(Unavailable):
                 await self._write(pb.GenerateBatchRequest(cancel=[number]))
 
 

@@ -20,6 +20,7 @@ from tandem.rpc import handlers
 from tandem.rpc.channels import server_options
 from tandem.rpc.status import to_status
 from tandem.rpc.tensors import WireTensor
+from tests.support.ports import free_port
 
 
 class Decoder(decoder_pb2_grpc.DecoderServiceServicer):
@@ -194,3 +195,10 @@ async def test_a_call_that_breaks_off_is_repeated_for_the_prompts_without_an_ans
         decoder.breaks.set()
         assert await waiting == [5]
     assert decoder.batches == [["a", "b"], ["b"]]
+
+
+async def test_every_prompt_of_a_call_hears_that_nobody_is_there() -> None:
+    client = DecoderClient(f"127.0.0.1:{free_port()}")
+    outcomes = await asyncio.gather(*(tokens(client, request(name)) for name in "ab"), return_exceptions=True)
+    await client.close()
+    assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
