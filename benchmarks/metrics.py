@@ -34,6 +34,11 @@ def difference(before: Mapping[str, float], after: Mapping[str, float]) -> dict[
     return {name: round(value, 4) for name, value in added.items() if value}
 
 
+def decoder_seconds(found: Mapping[str, float]) -> float:
+    """Of a decoder's counters: what it spent on its requests, waiting included."""
+    return sum(found.get(f"tandem_decoder_stage_seconds_sum.{part}", 0.0) for part in ("receive", "generate"))
+
+
 def _summed(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
     total: dict[str, float] = defaultdict(float)
     for name, value in pairs:

@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks.hop import SIDES, TWO
 from benchmarks.live_load import cells as live_cells
 from benchmarks.live_load import is_live
+from benchmarks.metrics import decoder_seconds
 from benchmarks.passes import Row
 from benchmarks.plot import Series, line_plot
 from benchmarks.report import table
@@ -141,10 +142,7 @@ def hop_seconds(row: Row) -> float | None:
     waited = gateway.get("tandem_gateway_stage_seconds_sum.decode")
     if waited is None or not row.counters.get("encoder") or row.name == "warm-up":
         return None
-    busy = sum(
-        decoder.get(f"tandem_decoder_stage_seconds_sum.{part}", 0.0) for part in ("receive", "generate")
-    )
-    return waited - busy
+    return waited - decoder_seconds(decoder)
 
 
 def one_process(files: Files) -> str:
@@ -153,7 +151,7 @@ def one_process(files: Files) -> str:
     rows = [row for file in files for row in file.rows if "tiers" in row.detail]
     for at in sorted({row.detail["at"] for row in rows}):
         two, one = (
-            [row for row in rows if row.detail == row.detail | {"tiers": name, "at": at}] for name in SIDES
+            [row for row in rows if (row.detail["tiers"], row.detail["at"]) == (name, at)] for name in SIDES
         )
         if two and one:
             calls = [mean(_call_ms(row) for row in side) for side in (two, one)]

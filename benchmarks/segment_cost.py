@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from benchmarks import random_checkpoint
 from benchmarks.host_cost import ROOT, cpu_of
-from benchmarks.metrics import counters
+from benchmarks.metrics import counters, decoder_seconds
 from benchmarks.stack import METRICS_PORTS
 from benchmarks.tier_hop import LLM_WIDTH, PUBLISHED_WIDTH
 from gateway.backends.encoder import EncoderBackend
@@ -103,21 +103,17 @@ def running(root: Path, answer_after: float = 0.0) -> Iterator[dict[str, Tier]]:
 def measure(tiers: dict[str, Tier], segments: Sequence[Pcm], in_flight: int, together: int) -> str:
     """A row of the table."""
     pids = {name: tier.process.pid for name, tier in tiers.items()} | {"client": os.getpid()}
-    before, busy_before = {name: cpu_of(pid) for name, pid in pids.items()}, decoder_seconds()
+    port = METRICS_PORTS["decoder"]
+    before, busy = {name: cpu_of(pid) for name, pid in pids.items()}, decoder_seconds(counters([port]))
     began = time.perf_counter()
     results = asyncio.run(drive(tiers["encoder"].address, segments, in_flight, together))
     wall = time.perf_counter() - began
     used = [cpu_of(pid) - before[name] for name, pid in pids.items()]
     each = 1000 / len(results)
     cells = [f"{cpu.loop * each:.2f} | {cpu.process * each:.2f}" for cpu in used]
-    hop = sum(result.decode for result in results) - (decoder_seconds() - busy_before)
+    busy = decoder_seconds(counters([port])) - busy
+    hop = sum(result.decode for result in results) - busy
     return f"| {' | '.join([*cells, f'{hop * each:.2f}', f'{wall:.2f}'])} |"
-
-
-def decoder_seconds() -> float:
-    """What the decoder has spent on its requests until now, waiting included."""
-    found = counters([METRICS_PORTS["decoder"]])
-    return sum(found.get(f"tandem_decoder_stage_seconds_sum.{part}", 0.0) for part in ("receive", "generate"))
 
 
 def main() -> None:

@@ -75,13 +75,12 @@ async def _drain(error: BaseException, request: object) -> None:
 
 
 async def _fail(error: BaseException, context: Context) -> NoReturn:
-    if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, SystemExit, grpc.aio.AbortError)):
+    if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
         raise error
     if isinstance(error, grpc.RpcError):
         error = from_rpc_error(error)
     if isinstance(error, Cancelled):
         await context.abort(error.code, str(error))
-    assert isinstance(error, Exception)
     await context.abort_with_status(rpc_status.to_status(status_of(error)))
     raise AssertionError("abort does not return")
 

@@ -32,6 +32,8 @@ ALONE = ("--max-batch-items", "1", "--embedding-cache-mib", "0")
 ONE_ANSWER = ("--max-num-seqs", "1")
 IN_FLIGHT = 16
 PIECES = 6
+MEASURED = 96
+"""Requests while rounds are counted: enough that how they begin and end hardly counts."""
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +146,14 @@ def test_an_encoder_that_comes_takes_its_share_and_more_is_done(
     running: Cluster, front: str, cut_recording: list[bytes], expected: Ids
 ) -> None:
     with in_rounds(running, running.encoders[:2]) as of_two:
-        check(asyncio.run(recognize(front, cut_recording, 48)), expected)
+        check(asyncio.run(recognize(front, cut_recording, MEASURED)), expected)
     running.start(running.encoders[2])
     running.wait_known(running.encoders[2], up=True)
     before = running.sent()
     with in_rounds(running, running.encoders) as of_three:
-        check(asyncio.run(recognize(front, cut_recording, 48)), expected)
+        check(asyncio.run(recognize(front, cut_recording, MEASURED)), expected)
     assert min(shares(running.sent(), before)) > 0.15
-    assert of_two.count > 1.1 * of_three.count
+    assert of_two.count > 1.2 * of_three.count
 
 
 def test_an_encoder_that_dies_loses_nothing(
@@ -182,11 +184,11 @@ def test_a_decoder_that_dies_loses_nothing_and_less_is_done(
     running: Cluster, front: str, cut_recording: list[bytes], expected: Ids
 ) -> None:
     with in_rounds(running, running.decoders) as of_two:
-        check(asyncio.run(recognize(front, cut_recording, 48)), expected)
+        check(asyncio.run(recognize(front, cut_recording, MEASURED)), expected)
     killer = threading.Timer(0.5, running.decoders[0].kill)
     killer.start()
     check(asyncio.run(recognize(front, cut_recording, 60)), expected)
     killer.join()
     with in_rounds(running, running.decoders[1:]) as of_one:
-        check(asyncio.run(recognize(front, cut_recording, 48)), expected)
-    assert of_one.count > 1.2 * of_two.count
+        check(asyncio.run(recognize(front, cut_recording, MEASURED)), expected)
+    assert of_one.count > 1.3 * of_two.count

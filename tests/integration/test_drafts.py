@@ -55,6 +55,8 @@ async def test_answers_with_a_draft_equal_those_without(services: Stack) -> None
     assert value(before, "tandem_decoder_draft_tokens_total") == 0
     assert await transcribe_turns(address, ctc=True) == plain
     after = scrape(METRICS)
+    # Segments that were encoded together went to the decoder together.
+    assert value(after, "tandem_requests_total", method="GenerateBatch", code="OK") > 0
     accepted = value(after, "tandem_decoder_accepted_draft_tokens_total")
     assert accepted <= value(after, "tandem_decoder_draft_tokens_total")
     # The demo model's two branches agree on most of this recording.

@@ -21,6 +21,7 @@ from tests.support.live import paced
 
 ROOT = Path(__file__).parents[2]
 MEETING = ROOT / "examples" / "meeting.flac"
+Pcm = np.ndarray[tuple[int], np.dtype[np.int16]]
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def services(demo_services: HttpStack) -> Stack:
     return demo_services.stack
 
 
-def meeting() -> tuple[np.ndarray[tuple[int], np.dtype[np.int16]], list[str]]:
+def meeting() -> tuple[Pcm, list[str]]:
     samples, rate = soundfile.read(MEETING, dtype="int16")
     assert rate == 16_000
     text = json.loads(MEETING.with_suffix(".json").read_text(encoding="utf-8"))["text"]
@@ -58,11 +59,10 @@ def test_a_meeting_sent_at_once_comes_out_in_its_words(services: Stack) -> None:
     assert errors(wanted, heard(events)) <= len(wanted) * 0.2
 
 
-async def test_captions_follow_the_speaker_and_are_never_taken_back(services: Stack) -> None:
-    audio, wanted = meeting()
-    audio = audio[: 14 * 16_000]
+async def captions(address: str, audio: Pcm) -> list[LiveEvent]:
+    """What a caller is told who speaks in real time."""
     events: list[LiveEvent] = []
-    async with LiveStream(services.address) as live:
+    async with LiveStream(address) as live:
 
         async def speak() -> None:
             async for frame in paced(audio):
@@ -73,6 +73,22 @@ async def test_captions_follow_the_speaker_and_are_never_taken_back(services: St
         async for event in live:
             events.append(event)
         await speaking
+    return events
+
+
+async def test_captions_follow_the_speaker_and_are_never_taken_back(services: Stack) -> None:
+    audio, wanted = meeting()
+    # A machine that is busy with other things may decode too rarely for two decodes to agree: not every time.
+    for _ in range(3):
+        events = await captions(services.address, audio[: 14 * 16_000])
+        partials = check_captions(events, wanted)
+        if any(partial.fixed for partial in partials):
+            break
+    assert any(partial.fixed for partial in partials)
+
+
+def check_captions(events: Sequence[LiveEvent], wanted: Sequence[str]) -> list[Partial]:
+    """What is true of them however quick the machine is; returns the partials."""
     partials = [event for event in events if isinstance(event, Partial)]
     assert len(partials) >= 8
     for final in (event for event in events if isinstance(event, Final)):
@@ -82,6 +98,7 @@ async def test_captions_follow_the_speaker_and_are_never_taken_back(services: St
     # What was said in these seconds is the beginning of the whole.
     got = heard(events)
     assert min(errors(wanted[:count], got) for count in range(20, 45)) <= 0.25 * len(got)
+    return partials
 
 
 def test_live_words_have_the_times_of_the_same_audio_as_a_recording(services: Stack) -> None:
