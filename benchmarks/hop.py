@@ -1,6 +1,6 @@
 """What the hop between encoder and decoder costs: the two tiers against both in one process, by turns.
 
-    python -m benchmarks.hop [--in-flight 184] [--gateways 6] [--json FILE] [--smoke]
+    python -m benchmarks.hop [--in-flight 184] [--levels 1 8 32 184] [--gateways 6] [--json FILE] [--smoke]
 
 One encoder and one decoder process, and one process that is both (benchmarks.one_tier), each with half of the
 decoders' memory and gateways of its own; they run one after the other on the same recordings, which neither
@@ -10,7 +10,7 @@ has seen. Levels of load are the growth study's.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,8 +25,8 @@ _SHARES = {1: 1 / 12, 8: 1 / 4, 32: 1 / 2}
 """Recordings at a time, and how much of the usual set is sent so; the whole set with as many as asked for."""
 
 
-def study(setup: side_by_side.Setup, results: Results) -> None:
-    """Rows whose detail says `tiers` and `at`."""
+def study(setup: side_by_side.Setup, only: Sequence[int], results: Results) -> None:
+    """Rows whose detail says `tiers` and `at`; `only` those levels, where it has some."""
     services = replace(setup.services, gpu_share=setup.services.gpu_share / 2, encoders=1, decoders=1)
     each = services.gateways
     with (
@@ -39,7 +39,7 @@ def study(setup: side_by_side.Setup, results: Results) -> None:
             TWO: Front(before_two, own(stack).encoders, own(stack).decoders),
             ONE: Front(before_one, alone, ()),
         }
-        levels = _SHARES | {setup.in_flight: 1.0}
+        levels = {at: _SHARES.get(at, 1.0) for at in only or (*_SHARES, setup.in_flight)}
         warm = setup.recordings("hop-warm-up", 4000, min(32, setup.work.files))
         for side in sides.values():
             one_pass("warm-up", Load(in_flight=setup.in_flight), side.servers, warm, side.watched)
@@ -67,10 +67,14 @@ def run(label: str, name: str, load: Load, side: Front, folder: Path) -> Row:
 
 
 def main() -> int:
-    options = side_by_side.checked(side_by_side.parser(__doc__ or "").parse_args())
+    parser = side_by_side.parser(__doc__ or "")
+    parser.add_argument(
+        "--levels", type=int, nargs="*", default=[], help="recordings at a time; unset is all"
+    )
+    options = side_by_side.checked(parser.parse_args())
     results = Results(options.json)
     with side_by_side.prepared(options) as setup:
-        results.attempt("hop", partial(study, setup, results))
+        results.attempt("hop", partial(study, setup, options.levels, results))
     print(results.table())
     return 1 if results.failures else 0
 

@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import functools
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
+from decoder_service.telemetry import observe_message
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.errors import InvalidRequest
 from tandem.rpc.handlers import status_of
 
 Messages = AsyncIterator[pb.GenerateBatchRequest]
-Answer = Callable[[pb.GenerateAtOnceRequest], Awaitable[pb.GenerateResponse]]
+Answer = Callable[[pb.GenerateAtOnceRequest, float], Awaitable[pb.GenerateResponse]]
 
 
 class BatchCall:
-    """`answer` gives one prompt's answer or raises; an error is that prompt's alone."""
+    """`answer` gives the answer to a prompt, which came at that time.monotonic(), or raises.
+
+    An error is that prompt's alone.
+    """
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._tasks: list[asyncio.Task[None]] = []
-        self._left = 0
+        self._known = 0
+        self._running: dict[int, asyncio.Task[None]] = {}
         self._done: list[pb.BatchedAnswer] = []
         self._changed = asyncio.Event()
 
     async def responses(
-        self, prompts: list[pb.GenerateAtOnceRequest], later: Messages
+        self, first: pb.GenerateBatchRequest, later: Messages
     ) -> AsyncGenerator[pb.GenerateBatchResponse, None]:
-        """Until every prompt is answered or cancelled. Closing it cancels what is not done yet.
+        """Until every prompt is answered or cancelled, and no more can follow. Closing it cancels the rest.
 
-        Raises InvalidRequest when `later` has anything but prompts to cancel.
+        Raises InvalidRequest when `later` has prompts that `first` did not announce, or cancels unknown ones.
         """
-        self._left = len(prompts)
-        self._tasks = [asyncio.create_task(self._one(*numbered)) for numbered in enumerate(prompts)]
-        reader = asyncio.create_task(self._read(later))
+        self._begin(first.prompts)
+        reader = asyncio.create_task(self._read(later, more_follow=first.more_follow))
         reader.add_done_callback(lambda _: self._changed.set())
         try:
-            while self._left or self._done:
+            while self._running or self._done or (first.more_follow and not reader.done()):
                 await self._changed.wait()
                 self._changed.clear()
                 if reader.done():
@@ -44,34 +49,51 @@ class BatchCall:
                     answers, self._done = self._done, []
                     yield pb.GenerateBatchResponse(answers=answers)
         finally:
-            for task in (reader, *self._tasks):
+            tasks = [reader, *self._running.values()]
+            for task in tasks:
                 task.cancel()
             # An engine has freed what it held for a prompt when its task is over.
-            await asyncio.gather(reader, *self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _one(self, number: int, prompt: pb.GenerateAtOnceRequest) -> None:
+    def _begin(self, prompts: Sequence[pb.GenerateAtOnceRequest]) -> None:
+        arrived = time.monotonic()
+        observe_message(len(prompts))
+        for prompt in prompts:
+            place = self._known
+            self._known += 1
+            task = asyncio.create_task(self._one(place, prompt, arrived))
+            self._running[place] = task
+            # Not in the task: one that is cancelled before it runs never gets there.
+            task.add_done_callback(functools.partial(self._over, place))
+
+    def _over(self, place: int, task: asyncio.Task[None]) -> None:
+        del self._running[place]
+        self._changed.set()
+
+    async def _one(self, place: int, prompt: pb.GenerateAtOnceRequest, arrived: float) -> None:
         try:
-            answer = pb.BatchedAnswer(prompt=number, answer=await self._answer(prompt))
-            self._done.append(answer)
+            answer = pb.BatchedAnswer(prompt=place, answer=await self._answer(prompt, arrived))
         except Exception as error:
-            self._done.append(pb.BatchedAnswer(prompt=number, error=status_of(error).SerializeToString()))
-        finally:
-            self._left -= 1
-            self._changed.set()
+            answer = pb.BatchedAnswer(prompt=place, error=status_of(error).SerializeToString())
+        self._done.append(answer)
+        self._changed.set()
 
-    async def _read(self, later: Messages) -> None:
+    async def _read(self, later: Messages, *, more_follow: bool) -> None:
         async for message in later:
+            if message.prompts and not more_follow:
+                raise InvalidRequest.of("prompts", "may come only in the first message, or if more_follow")
             if message.prompts:
-                raise InvalidRequest.of("prompts", "may come only in the first message")
-            for number in message.cancel:
-                if number >= len(self._tasks):
-                    raise InvalidRequest.of("cancel", f"there are {len(self._tasks)} prompts")
-                self._tasks[number].cancel()
+                self._begin(message.prompts)
+            for place in message.cancel:
+                if place >= self._known:
+                    raise InvalidRequest.of("cancel", f"there are {self._known} prompts")
+                if place in self._running:
+                    self._running[place].cancel()
 
 
-async def receive_prompts(messages: Messages) -> list[pb.GenerateAtOnceRequest]:
-    """Those of the stream's first message. Raises InvalidRequest where it has none."""
+async def first_of(messages: Messages) -> pb.GenerateBatchRequest:
+    """The stream's first message. Raises InvalidRequest where it has no prompts."""
     first = await anext(messages, None)
     if first is None or not first.prompts:
         raise InvalidRequest.of("prompts", "the first message of the stream must carry them")
-    return list(first.prompts)
+    return first

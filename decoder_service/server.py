@@ -13,7 +13,7 @@ from typing import Any
 import grpc.aio
 
 from decoder_service.admission import Admission, TokenRate
-from decoder_service.batch_call import BatchCall, receive_prompts
+from decoder_service.batch_call import BatchCall, first_of
 from decoder_service.engines.base import Engine, FinishReason, GenerationRequest, TokenDelta
 from decoder_service.prompt import Messages, receive_config, receive_prompt, whole_request
 from decoder_service.telemetry import observe_request
@@ -111,14 +111,13 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
         self, messages: AsyncIterator[pb.GenerateBatchRequest], context: Context
     ) -> AsyncIterator[pb.GenerateBatchResponse]:
         async with self._in_time():
-            prompts = await receive_prompts(messages)
-        arrived = time.monotonic()
+            first = await first_of(messages)
 
-        async def answer(prompt: pb.GenerateAtOnceRequest) -> pb.GenerateResponse:
+        async def answer(prompt: pb.GenerateAtOnceRequest, arrived: float) -> pb.GenerateResponse:
             with measured("GenerateAtOnce"):
                 return await self._whole(prompt, Progress(arrived))
 
-        async with aclosing(BatchCall(answer).responses(prompts, messages)) as responses:
+        async with aclosing(BatchCall(answer).responses(first, messages)) as responses:
             async for response in responses:
                 yield response
 

@@ -19,6 +19,9 @@ _STAGES = Histogram(
     ("stage",),
     buckets=LATENCY,
 )
+_TOGETHER = Histogram(
+    "tandem_decoder_prompts_together", "Prompts in one message of GenerateBatch.", buckets=(1, 2, 4, 8, 16)
+)
 _READINGS = {
     "tandem_decoder_running_requests": "Requests being decoded.",
     "tandem_decoder_waiting_requests": "Requests waiting for a place in the engine.",
@@ -40,6 +43,11 @@ def observe_request(
     if tokens and first is not None:
         _STAGES.labels("first_token").observe(first - receive)
     _STAGES.labels("generate").observe(total - receive)
+
+
+def observe_message(prompts: int) -> None:
+    """Count prompts that came together."""
+    _TOGETHER.observe(prompts)
 
 
 def load_gauges(

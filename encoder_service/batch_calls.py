@@ -1,12 +1,17 @@
-"""Prompts that are there at the same time share calls of the decoder: a batch is encoded all at once."""
+"""Prompts that are there at the same time share messages to a decoder: a batch is encoded all at once.
+
+Calls stay open for the next prompts, since opening one takes longer than all the rest of the way.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -18,16 +23,19 @@ from tandem.errors import Unavailable
 from tandem.rpc.status import from_rpc_error, from_status
 
 MAX_PROMPTS = 8
-"""Of a call: more would save little, and calls are what is spread over several decoders."""
+"""Of a message: more would save little, and calls are what is spread over several decoders."""
 MAX_BYTES = 16 * 2**20
-"""Of a call's embeddings, unless one prompt has more."""
+"""Of a message's embeddings, unless one prompt has more."""
+OPEN_SECONDS = 2.0
+"""A call takes no more prompts then: it stays with its decoder, and others may have come, or this may go."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
-    """A prompt and who waits for its answer, or has left."""
+    """A prompt, whom to tell that it is on its way, and who waits for its answer, or has left."""
 
     prompt: pb.GenerateAtOnceRequest
+    on_sent: Callable[[], None]
     answer: asyncio.Future[pb.GenerateResponse]
 
     def settle(self, answer: pb.GenerateResponse) -> None:
@@ -39,21 +47,36 @@ class _Asked:
             self.answer.set_exception(error)
 
 
+class _Tasks:
+    """Keeps tasks that nobody waits for until they are done."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+
 class BatchCalls:
-    """Calls GenerateBatch, and GenerateAtOnce for a prompt that comes alone. Made for one event loop."""
+    """Calls GenerateBatch, one message at a time in each call. Made for one event loop."""
 
     def __init__(self, stub: decoder_pb2_grpc.DecoderServiceAsyncStub) -> None:
         self._stub = stub
         self._waiting: list[_Asked] = []
-        self._running: set[asyncio.Task[None]] = set()
+        self._idle: deque[_OpenCall] = deque()
+        self._tasks = _Tasks()
 
-    async def answer(self, prompt: pb.GenerateAtOnceRequest) -> pb.GenerateResponse:
+    async def answer(
+        self, prompt: pb.GenerateAtOnceRequest, on_sent: Callable[[], None]
+    ) -> pb.GenerateResponse:
         """All tokens and the result. Raises what the decoder says of this prompt, or of its call, typed.
 
-        Cancelling gives the prompt's place in the decoder back.
+        `on_sent` is called when it is on its way. Cancelling gives the prompt's place in the decoder back.
         """
         loop = asyncio.get_running_loop()
-        asked = _Asked(prompt, loop.create_future())
+        asked = _Asked(prompt, on_sent, loop.create_future())
         if not self._waiting:
             loop.call_soon(self._send)
         self._waiting.append(asked)
@@ -63,39 +86,60 @@ class BatchCalls:
         waiting = [asked for asked in self._waiting if not asked.answer.done()]
         self._waiting = []
         for group in _groups(waiting):
-            call = _Batch(self._stub, group).run() if len(group) > 1 else _alone(self._stub, group[0])
-            self._keep(asyncio.create_task(call))
+            call = self._idle_call() or _OpenCall(self._stub, self._tasks, self._idle.append)
+            call.ask(group)
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-
-async def _alone(stub: decoder_pb2_grpc.DecoderServiceAsyncStub, asked: _Asked) -> None:
-    call = stub.GenerateAtOnce(asked.prompt)
-    asked.answer.add_done_callback(lambda answer: call.cancel() if answer.cancelled() else None)
-    try:
-        asked.settle((await call).answer)
-    except grpc.RpcError as error:
-        asked.fail(from_rpc_error(error))
+    def _idle_call(self) -> _OpenCall | None:
+        """The one that has been idle longest, so that all of them, and all decoders, get prompts."""
+        while self._idle:
+            call = self._idle.popleft()
+            if call.takes_prompts:
+                return call
+        return None
 
 
-class _Batch:
-    """One call for several prompts."""
+class _OpenCall:
+    """One call, which gets the next prompts when all that it had are answered or cancelled."""
 
-    def __init__(self, stub: decoder_pb2_grpc.DecoderServiceAsyncStub, asked: Sequence[_Asked]) -> None:
-        self._asked = asked
-        self._call = stub.GenerateBatch()
+    def __init__(
+        self,
+        stub: decoder_pb2_grpc.DecoderServiceAsyncStub,
+        tasks: _Tasks,
+        on_idle: Callable[[_OpenCall], None],
+    ) -> None:
+        self.takes_prompts = True
+        self._tasks, self._on_idle = tasks, on_idle
+        self._known = 0
+        self._asked: dict[int, _Asked] = {}
         self._writing = asyncio.Lock()
-        self._leaving: set[asyncio.Task[None]] = set()
-        for number, one in enumerate(asked):
-            one.answer.add_done_callback(functools.partial(self._left, number))
+        self._call = stub.GenerateBatch()
+        self._retires = asyncio.get_running_loop().call_later(OPEN_SECONDS, self._retire)
+        tasks.start(self._read())
 
-    async def run(self) -> None:
-        """Every prompt has an answer or an error when it returns."""
+    def ask(self, group: Sequence[_Asked]) -> None:
+        """Each of them gets its answer or an error."""
+        first = self._known
+        self._known += len(group)
+        for place, asked in enumerate(group, first):
+            self._asked[place] = asked
+            asked.answer.add_done_callback(functools.partial(self._over, place))
+        message = pb.GenerateBatchRequest(prompts=[asked.prompt for asked in group], more_follow=first == 0)
+        self._tasks.start(self._send(message, group))
+
+    async def _send(self, message: pb.GenerateBatchRequest, group: Sequence[_Asked]) -> None:
+        await self._write(message)
+        for asked in group:
+            asked.on_sent()
+
+    async def _write(self, message: pb.GenerateBatchRequest) -> None:
+        # What ends a call that is written to, the reader is told; grpc.aio makes an INTERNAL of it here.
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+            async with self._writing:
+                await self._call.write(message)
+
+    async def _read(self) -> None:
         try:
-            await self._write(pb.GenerateBatchRequest(prompts=[one.prompt for one in self._asked]))
-            async for response in self._call:
+            while isinstance(response := await self._call.read(), pb.GenerateBatchResponse):
                 for answer in response.answers:
                     self._settle(answer)
             self._fail(Unavailable("the decoder ended the call without an answer"))
@@ -104,42 +148,50 @@ class _Batch:
         except Exception as error:
             self._fail(error)
         finally:
+            self._fail(Unavailable("the call of the decoder was closed"))
+            self._retires.cancel()
             self._call.cancel()
 
-    async def _write(self, message: pb.GenerateBatchRequest) -> None:
-        try:
-            async with self._writing:
-                await self._call.write(message)
-        except (grpc.RpcError, asyncio.InvalidStateError) as error:
-            # grpc.aio makes an INTERNAL of whatever ends a call while it is written to.
-            raise Unavailable("the decoder's call broke off") from error
-
     def _settle(self, answer: pb.BatchedAnswer) -> None:
-        asked = self._asked[answer.prompt]
+        asked = self._asked.get(answer.prompt)
+        if asked is None:
+            return  # It was cancelled meanwhile.
         if answer.HasField("error"):
             asked.fail(from_status(status_pb2.Status.FromString(answer.error)))
         else:
             asked.settle(answer.answer)
 
     def _fail(self, error: Exception) -> None:
-        for one in self._asked:
-            one.fail(error)
+        self.takes_prompts = False
+        for asked in self._asked.values():
+            asked.fail(error)
 
-    def _left(self, number: int, answer: asyncio.Future[pb.GenerateResponse]) -> None:
-        if answer.cancelled():
-            task = asyncio.create_task(self._cancel(number))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
-
-    async def _cancel(self, number: int) -> None:
-        if not self._call.done():
+    def _over(self, place: int, answer: asyncio.Future[pb.GenerateResponse]) -> None:
+        del self._asked[place]
+        if answer.cancelled() and not self._call.done():
             # Where the call breaks off, so does the prompt.
-            with contextlib.suppress(Unavailable):
-                await self._write(pb.GenerateBatchRequest(cancel=[number]))
+            self._tasks.start(self._write(pb.GenerateBatchRequest(cancel=[place])))
+        if self._asked:
+            return
+        if self.takes_prompts:
+            self._on_idle(self)
+        else:
+            self._tasks.start(self._end())
+
+    def _retire(self) -> None:
+        self.takes_prompts = False
+        if not self._asked:
+            self._tasks.start(self._end())
+
+    async def _end(self) -> None:
+        """The decoder ends the call then, and the reader."""
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+            async with self._writing:
+                await self._call.done_writing()
 
 
 def _groups(waiting: Sequence[_Asked]) -> Iterator[list[_Asked]]:
-    """In their order, each within the limits of a call."""
+    """In their order, each within the limits of a message."""
     group: list[_Asked] = []
     size = 0
     for asked in waiting:

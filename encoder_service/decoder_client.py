@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import grpc
@@ -31,6 +31,10 @@ _LONGEST_WAIT_SECONDS = 1.0
 _AUDIO = "audio_embeds"
 
 
+def ignore() -> None:
+    """Nobody waits for that."""
+
+
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
     """One segment for the decoder: [prefix ids | embeds [n, hidden] | suffix ids]."""
@@ -45,6 +49,8 @@ class DecodeRequest:
     draft_token_ids: tuple[int, ...] = ()
     """What the answer probably is; empty for no draft."""
     urgent: bool = False
+    on_sent: Callable[[], None] = ignore
+    """Called when it is on its way for the first time, and maybe again."""
 
     def messages(self) -> list[pb.GenerateRequest]:
         """The request stream of Generate."""
@@ -137,6 +143,7 @@ class DecoderClient:
             if answer is not None:
                 yield answer
                 return
+        request.on_sent()
         async with streaming_call(self._stub.Generate, request.messages(), timeout) as call:
             async for response in call:
                 yield response
@@ -145,7 +152,7 @@ class DecoderClient:
         """The whole answer; None from a decoder of a release that does not know GenerateBatch."""
         try:
             async with asyncio.timeout(timeout):
-                return await self._batches.answer(request.message())
+                return await self._batches.answer(request.message(), request.on_sent)
         except TimeoutError:
             raise DeadlineExceeded(f"the decoder did not answer within {timeout:g} s") from None
         except CapabilityMissing:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from encoder_service.batcher import Batcher
-from encoder_service.decoder_client import DecoderClient, DecodeRequest
+from encoder_service.decoder_client import DecoderClient, DecodeRequest, ignore
 from encoder_service.draft import Drafter
 from encoder_service.encoding_cache import EncodingCache
 from encoder_service.engine import EncoderEngine
@@ -46,8 +46,11 @@ class LoadedEncoder:
         audio: EncodedAudio,
         timing: pb.TranscribeTiming,
         timeout: float | None = None,
+        on_sent: Callable[[], None] = ignore,
     ) -> AsyncIterator[decoder_pb2.GenerateResponse]:
         """The decoder's answers for an encoded segment; adds its part to `timing` after the last one.
+
+        `on_sent` is called when the prompt is on its way, more than once where it has to be sent again.
 
         Raises CapabilityMissing without a decoder, and the decoder's own errors.
         """
@@ -66,6 +69,7 @@ class LoadedEncoder:
             final_only=config.final_only,
             draft_token_ids=self.draft(audio),
             urgent=config.urgent,
+            on_sent=on_sent,
         )
         started = time.perf_counter()
         async for tokens in self.decoder.generate(request, timeout=timeout):
@@ -81,9 +85,10 @@ class LoadedEncoder:
         audio: EncodedAudio,
         timing: pb.TranscribeTiming,
         timeout: float | None = None,
+        on_sent: Callable[[], None] = ignore,
     ) -> decoder_pb2.GenerateResponse:
         """The same in one message."""
         whole = decoder_pb2.GenerateResponse()
-        async for tokens in self.decode(config, audio, timing, timeout):
+        async for tokens in self.decode(config, audio, timing, timeout, on_sent):
             whole.MergeFrom(tokens)
         return whole

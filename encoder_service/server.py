@@ -175,15 +175,20 @@ async def _begun(
     timing: pb.TranscribeTiming,
     context: handlers.Context,
 ) -> AsyncIterator[asyncio.Task[decoder_pb2.GenerateResponse] | None]:
-    """The decoder's answer on its way, before anything else is made of the audio; None where none is wanted.
+    """The decoder's answer, once the prompt is on its way; None where none is wanted.
 
-    The segments of a batch are here at the same time: what they send now goes together.
+    The segments of a batch are here at the same time: what they send now goes together, and before anything
+    else is made of them.
     """
     if config.ctc_only:
         yield None
         return
-    decoding = asyncio.create_task(loaded.whole_answer(config, audio, timing, context.time_remaining()))
+    sent = asyncio.Event()
+    answer = loaded.whole_answer(config, audio, timing, context.time_remaining(), sent.set)
+    decoding = asyncio.create_task(answer)
+    decoding.add_done_callback(lambda _: sent.set())
     try:
+        await sent.wait()
         yield decoding
     finally:
         decoding.cancel()

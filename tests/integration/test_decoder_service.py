@@ -245,6 +245,21 @@ def test_a_call_whose_prompts_are_all_cancelled_ends(decoder: RunningDecoder) ->
     wait_for(decoder, 0, 0)
 
 
+def test_a_call_takes_more_prompts_until_it_is_closed(decoder: RunningDecoder) -> None:
+    to_send: queue.SimpleQueue[pb.GenerateBatchRequest | None] = queue.SimpleQueue()
+    first = batch(long_prompt(3))
+    first.more_follow = True
+    to_send.put(first)
+    call = decoder.stub.GenerateBatch(iter(to_send.get, None), timeout=60)
+    assert [answer.prompt for answer in next(call).answers] == [0]
+    to_send.put(batch(long_prompt(400), long_prompt(), long_prompt(5)))
+    to_send.put(pb.GenerateBatchRequest(cancel=[0, 2]))
+    to_send.put(None)  # What is under way is still answered.
+    answers = [answer for response in call for answer in response.answers]
+    assert [(answer.prompt, len(answer.answer.token_ids)) for answer in answers] == [(3, 5), (1, 400)]
+    wait_for(decoder, 0, 0)
+
+
 BAD_BATCHES = {
     "nothing": ([], "prompts"),
     "no prompts": ([pb.GenerateBatchRequest(cancel=[0])], "prompts"),

@@ -56,7 +56,10 @@ async def test_answers_with_a_draft_equal_those_without(services: Stack) -> None
     assert await transcribe_turns(address, ctc=True) == plain
     after = scrape(METRICS)
     # Segments that were encoded together went to the decoder together.
-    assert value(after, "tandem_requests_total", method="GenerateBatch", code="OK") > 0
+    together, messages = (
+        value(after, f"tandem_decoder_prompts_together_{part}") for part in ("sum", "count")
+    )
+    assert together > messages > 0
     accepted = value(after, "tandem_decoder_accepted_draft_tokens_total")
     assert accepted <= value(after, "tandem_decoder_draft_tokens_total")
     # The demo model's two branches agree on most of this recording.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 import grpc.aio
 import numpy as np
 import pytest
 
+from encoder_service import batch_calls
 from encoder_service.batch_calls import MAX_BYTES
 from encoder_service.decoder_client import DecoderClient, DecodeRequest
 from tandem.decoder.v1 import decoder_pb2 as pb
@@ -72,36 +73,50 @@ async def client_of(decoder: Decoder, patience: float) -> AsyncIterator[DecoderC
 
 
 class BatchDecoder(Decoder):
-    """Answers like the other, all prompts of a call together but for the ids in `holds`, never answered."""
+    """Answers like the other, all prompts of a message together but for the ids in `holds`, never answered.
+
+    `batches` has the ids of each message, `calls` counts calls and `open` those that have not ended.
+    """
 
     def __init__(self, refuses: Collection[str] = (), holds: Collection[str] = ()) -> None:
         super().__init__(refusals=0)
         self.refuses, self.holds = set(refuses), set(holds)
         self.batches: list[list[str]] = []
         self.cancelled: list[int] = []
+        self.open = 0
         self.breaks = asyncio.Event()
 
     @handlers.streaming
     async def GenerateBatch(self, requests: Any, context: Any) -> AsyncIterator[pb.GenerateBatchResponse]:
-        prompts = (await anext(requests)).prompts
-        names = [prompt.config.request_id for prompt in prompts]
-        self.batches.append(names)
-        answers = [self._answer(number, prompt) for number, prompt in enumerate(prompts)]
-        held = {number for number, name in enumerate(names) if name in self.holds}
-        yield pb.GenerateBatchResponse(answers=[a for a in answers if a.prompt not in held])
-        while held:
-            waits = [asyncio.create_task(anext(requests)), asyncio.create_task(self.breaks.wait())]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if self.breaks.is_set():
-                waits[0].cancel()
-                return
-            self.cancelled += (await waits[0]).cancel
-            held -= set(self.cancelled)
+        self.calls += 1
+        self.open += 1
+        known = 0
+        try:
+            while (message := await self._next(requests)) is not None:
+                self.cancelled += message.cancel
+                if not message.prompts:
+                    continue
+                assert known or message.more_follow
+                names = [prompt.config.request_id for prompt in message.prompts]
+                self.batches.append(names)
+                answers = [self._answer(known + place, one) for place, one in enumerate(message.prompts)]
+                kept = [answer for answer, name in zip(answers, names, strict=True) if name not in self.holds]
+                known += len(names)
+                yield pb.GenerateBatchResponse(answers=kept)
+        finally:
+            self.open -= 1
 
-    @handlers.unary
-    async def GenerateAtOnce(self, request: Any, context: Any) -> pb.GenerateAtOnceResponse:
-        self.batches.append([request.config.request_id])
-        return pb.GenerateAtOnceResponse(answer=self._answer(0, request).answer)
+    async def _next(self, requests: Any) -> pb.GenerateBatchRequest | None:
+        """None when the caller sends no more, or the call breaks off, which it does only once."""
+        message = asyncio.create_task(anext(requests, None))
+        breaks = asyncio.create_task(self.breaks.wait())
+        await asyncio.wait([message, breaks], return_when=asyncio.FIRST_COMPLETED)
+        breaks.cancel()
+        if self.breaks.is_set():
+            self.breaks.clear()
+            message.cancel()
+            return None
+        return await message
 
     def _answer(self, number: int, prompt: pb.GenerateAtOnceRequest) -> pb.BatchedAnswer:
         if prompt.config.request_id in self.refuses:
@@ -116,6 +131,12 @@ class BatchDecoder(Decoder):
 def request(name: str = "test", rows: int = 5) -> DecodeRequest:
     embeds = WireTensor.of(np.zeros((rows, 8), np.float32))
     return DecodeRequest(name, (1,), embeds, (2,), pb.SamplingParams(), "", final_only=True)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.01)
 
 
 async def tokens(client: DecoderClient, asked: DecodeRequest, timeout: float | None = None) -> list[int]:
@@ -148,6 +169,42 @@ async def test_what_comes_at_the_same_time_shares_calls_of_eight() -> None:
         await tokens(client, request("later"))
     assert answers == [[number + 1] for number in range(10)]
     assert sorted(decoder.batches) == [[*"01234567"], [*"89"], ["later"]]
+    assert decoder.calls == 2
+
+
+async def test_prompts_that_come_later_find_a_call_open() -> None:
+    decoder = BatchDecoder()
+    async with client_of(decoder, patience=1.0) as client:
+        for rows in (1, 2, 3):
+            assert await tokens(client, request(str(rows), rows)) == [rows]
+    assert decoder.batches == [["1"], ["2"], ["3"]]
+    assert decoder.calls == 1
+
+
+async def test_a_call_that_broke_off_while_it_was_idle_is_not_used_again() -> None:
+    decoder = BatchDecoder()
+    async with client_of(decoder, patience=1.0) as client:
+        await tokens(client, request("a"))
+        decoder.breaks.set()
+        await until(lambda: not decoder.open)
+        assert await tokens(client, request("b")) == [5]
+    assert (decoder.batches, decoder.calls) == ([["a"], ["b"]], 2)
+
+
+async def test_a_call_takes_no_more_prompts_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_calls, "OPEN_SECONDS", 0.2)
+    decoder = BatchDecoder(holds={"slow"})
+    async with client_of(decoder, patience=1.0) as client:
+        await tokens(client, request("idle when its time is over"))
+        slow = asyncio.create_task(tokens(client, request("slow")))
+        await until(lambda: len(decoder.batches) == 2)
+        await asyncio.sleep(0.3)
+        assert await tokens(client, request("new")) == [5]
+        assert (decoder.calls, decoder.open) == (2, 2)
+        await until(lambda: decoder.open == 1)  # What waits for an answer is waited for.
+        slow.cancel()
+        await until(lambda: decoder.open == 0)
+    assert decoder.cancelled == [1]
 
 
 async def test_large_prompts_share_no_call() -> None:
@@ -178,9 +235,7 @@ async def test_who_leaves_or_waits_too_long_is_cancelled_there_and_loses_nothing
         left.cancel()
         with pytest.raises(DeadlineExceeded):
             await late
-        async with asyncio.timeout(10):
-            while len(decoder.cancelled) < 2:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(decoder.cancelled) == 2)
     assert decoder.batches == [["left", "late", "answered"]]
     assert decoder.cancelled == [0, 1]
 
