@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.hop import SIDES, TWO
+from benchmarks.hop import SIDES
 from benchmarks.live_load import cells as live_cells
 from benchmarks.live_load import is_live
 from benchmarks.metrics import decoder_seconds
@@ -116,7 +116,7 @@ def hop(files: Files) -> str:
         (row, cost)
         for file in files
         for row in file.rows
-        if (is_whole(row) or row.detail.get("curve") == "in flight" or row.detail.get("tiers") == TWO)
+        if (is_whole(row) or row.detail.get("curve") == "in flight")
         and (cost := hop_seconds(row)) is not None
     ]
     lines = []
@@ -146,36 +146,47 @@ def hop_seconds(row: Row) -> float | None:
 
 
 def one_process(files: Files) -> str:
-    """Both tiers in one process beside the two, rounds averaged: what a segment and a recording take."""
-    lines = []
-    rows = [row for file in files for row in file.rows if "tiers" in row.detail]
-    for at in sorted({row.detail["at"] for row in rows}):
-        two, one = (
-            [row for row in rows if (row.detail["tiers"], row.detail["at"]) == (name, at)] for name in SIDES
-        )
-        if two and one:
-            calls = [mean(_call_ms(row) for row in side) for side in (two, one)]
-            medians = [mean(row.detail["latency_p50"] for row in side) for side in (two, one)]
-            speeds = [mean(row.rtfx for row in side) for side in (two, one)]
-            lines.append(
-                {
-                    "recordings at a time": f"{at}",
-                    "a segment's call ms: two tiers": f"{calls[0]:,.1f}",
-                    "one process": f"{calls[1]:,.1f}",
-                    "a recording p50 s: two tiers": f"{medians[0]:.3f}",
-                    "one process ": f"{medians[1]:.3f}",
-                    "RTFx: two tiers": f"{speeds[0]:,.0f}",
-                    "one process  ": f"{speeds[1]:,.0f}",
-                }
-            )
-    return table(lines) if lines else ""
+    """Both tiers in one process beside the two, by load, whole rounds averaged."""
+    tables = []
+    for file in files:
+        rows = [row for row in file.rows if "tiers" in row.detail]
+        lines = [_beside(at, rows) for at in sorted({row.detail["at"] for row in rows})]
+        if any(lines):
+            tables.append(_with_origin(table([line for line in lines if line]), [file]))
+    return "\n\n".join(tables)
+
+
+def _beside(at: int, rows: Sequence[Row]) -> dict[str, str]:
+    """One level of load; empty where a side is missing."""
+    sides = [[row for row in rows if (row.detail["tiers"], row.detail["at"]) == (name, at)] for name in SIDES]
+    rounds = min(map(len, sides))
+    if not rounds:
+        return {}
+    sides = [side[:rounds] for side in sides]
+    calls = [mean(_call_ms(row) for row in side) for side in sides]
+    hop_ms = mean(1000 * (hop_seconds(row) or 0.0) / _calls(row) for row in sides[0])
+    medians = [mean(row.detail["latency_p50"] for row in side) for side in sides]
+    speeds = [mean(row.rtfx for row in side) for side in sides]
+    return {
+        "recordings at a time": f"{at}",
+        "rounds": f"{rounds}",
+        "hop ms": f"{hop_ms:.1f}",
+        "a segment's call ms: two tiers": f"{calls[0]:,.1f}",
+        "one process": f"{calls[1]:,.1f}",
+        "a recording p50 s: two tiers": f"{medians[0]:.3f}",
+        "one process ": f"{medians[1]:.3f}",
+        "RTFx: two tiers": f"{speeds[0]:,.0f}",
+        "one process  ": f"{speeds[1]:,.0f}",
+    }
 
 
 def _call_ms(row: Row) -> float:
     """Of the encoder's Transcribe."""
-    encoder = row.counters["encoder"]
-    calls = encoder["tandem_request_seconds_count.Transcribe"]
-    return 1000 * encoder["tandem_request_seconds_sum.Transcribe"] / calls
+    return 1000 * row.counters["encoder"]["tandem_request_seconds_sum.Transcribe"] / _calls(row)
+
+
+def _calls(row: Row) -> float:
+    return float(row.counters["encoder"]["tandem_request_seconds_count.Transcribe"])
 
 
 def growth(files: Files) -> str:
