@@ -132,10 +132,12 @@ class _OpenCall:
             asked.on_sent()
 
     async def _write(self, message: pb.GenerateBatchRequest) -> None:
-        # What ends a call that is written to, the reader is told; grpc.aio makes an INTERNAL of it here.
-        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+        try:
             async with self._writing:
                 await self._call.write(message)
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            # grpc.aio makes an INTERNAL of whatever ends a call while it is written to, for the reader too.
+            self._fail(Unavailable("the decoder's call broke off"))
 
     async def _read(self) -> None:
         try:

@@ -20,6 +20,7 @@ import grpc.aio
 from grpc_status import rpc_status
 
 from tandem.errors import Unauthenticated
+from tandem.rpc.handlers import drain
 from tandem.rpc.status import to_status
 
 log = logging.getLogger("tandem.gateway.keys")
@@ -108,7 +109,8 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):
         return _refusal(handler)
 
 
-async def _refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+async def _refuse(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+    await drain(request)
     await context.abort_with_status(rpc_status.to_status(to_status(Unauthenticated(_REFUSED))))
     raise AssertionError("abort does not return")
 

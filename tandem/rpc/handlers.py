@@ -36,7 +36,8 @@ def unary(method: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable
             with measured(method.__name__):
                 return await method(self, request, context)
         except BaseException as error:
-            await _drain(error, request)
+            if isinstance(error, Exception):
+                await drain(request)
             await _fail(error, context)
 
     return wrapper
@@ -56,18 +57,19 @@ def streaming(method: Callable[..., AsyncIterator[Response]]) -> Callable[..., A
         except GeneratorExit:
             raise
         except BaseException as error:
-            await _drain(error, request)
+            if isinstance(error, Exception):
+                await drain(request)
             await _fail(error, context)
 
     return wrapper
 
 
-async def _drain(error: BaseException, request: object) -> None:
-    """Read what a client is still sending before its call is ended.
+async def drain(request: object) -> None:
+    """Read what a client is still sending, for a moment, before its call is ended with an error.
 
     A grpc.aio client whose write meets the end of the call reports INTERNAL, not the status it was sent.
     """
-    if isinstance(error, Exception) and isinstance(request, AsyncIterable):
+    if isinstance(request, AsyncIterable):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 async for _ in request:
