@@ -1,4 +1,4 @@
-"""One call of GenerateBatch: prompts that came together, each answered alone and as soon as it is done."""
+"""One call of GenerateBatch: prompts that came together or later, each answered alone, once it is done."""
 
 from __future__ import annotations
 

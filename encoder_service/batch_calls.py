@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,14 +19,17 @@ import grpc.aio
 from google.rpc import status_pb2
 
 from tandem.decoder.v1 import decoder_pb2 as pb
-from tandem.decoder.v1 import decoder_pb2_grpc
 from tandem.errors import Unavailable
 from tandem.rpc.status import from_rpc_error, from_status
+from tandem.rpc.wire import Buffer, field
 
+Method = grpc.aio.StreamStreamMultiCallable[bytes, pb.GenerateBatchResponse]
+
+METHOD = "/tandem.decoder.v1.DecoderService/GenerateBatch"
 MAX_PROMPTS = 8
 """Of a message: more would save little, and calls are what is spread over several decoders."""
 MAX_BYTES = 16 * 2**20
-"""Of a message's embeddings, unless one prompt has more."""
+"""Of a message, unless one prompt has more."""
 OPEN_SECONDS = 2.0
 """A call takes no more prompts then: it stays with its decoder, and others may have come, or this may go."""
 
@@ -34,7 +38,7 @@ OPEN_SECONDS = 2.0
 class _Asked:
     """A prompt, whom to tell that it is on its way, and who waits for its answer, or has left."""
 
-    prompt: pb.GenerateAtOnceRequest
+    prompt: Sequence[Buffer]
     on_sent: Callable[[], None]
     answer: asyncio.Future[pb.GenerateResponse]
 
@@ -62,18 +66,19 @@ class _Tasks:
 class BatchCalls:
     """Calls GenerateBatch, one message at a time in each call. Made for one event loop."""
 
-    def __init__(self, stub: decoder_pb2_grpc.DecoderServiceAsyncStub) -> None:
-        self._stub = stub
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._method: Method = channel.stream_stream(
+            METHOD, response_deserializer=pb.GenerateBatchResponse.FromString
+        )
         self._waiting: list[_Asked] = []
         self._idle: deque[_OpenCall] = deque()
         self._tasks = _Tasks()
 
-    async def answer(
-        self, prompt: pb.GenerateAtOnceRequest, on_sent: Callable[[], None]
-    ) -> pb.GenerateResponse:
-        """All tokens and the result. Raises what the decoder says of this prompt, or of its call, typed.
+    async def answer(self, prompt: Sequence[Buffer], on_sent: Callable[[], None]) -> pb.GenerateResponse:
+        """All tokens and the result for an encoded GenerateAtOnceRequest.
 
-        `on_sent` is called when it is on its way. Cancelling gives the prompt's place in the decoder back.
+        Raises what the decoder says of this prompt, or of its call, typed. `on_sent` is called when it is on
+        its way. Cancelling gives the prompt's place in the decoder back.
         """
         loop = asyncio.get_running_loop()
         asked = _Asked(prompt, on_sent, loop.create_future())
@@ -86,7 +91,7 @@ class BatchCalls:
         waiting = [asked for asked in self._waiting if not asked.answer.done()]
         self._waiting = []
         for group in _groups(waiting):
-            call = self._idle_call() or _OpenCall(self._stub, self._tasks, self._idle.append)
+            call = self._idle_call() or _OpenCall(self._method, self._tasks, self._idle.append)
             call.ask(group)
 
     def _idle_call(self) -> _OpenCall | None:
@@ -103,7 +108,7 @@ class _OpenCall:
 
     def __init__(
         self,
-        stub: decoder_pb2_grpc.DecoderServiceAsyncStub,
+        method: Method,
         tasks: _Tasks,
         on_idle: Callable[[_OpenCall], None],
     ) -> None:
@@ -112,7 +117,7 @@ class _OpenCall:
         self._known = 0
         self._asked: dict[int, _Asked] = {}
         self._writing = asyncio.Lock()
-        self._call = stub.GenerateBatch()
+        self._call = method()
         self._retires = asyncio.get_running_loop().call_later(OPEN_SECONDS, self._retire)
         tasks.start(self._read())
 
@@ -123,15 +128,14 @@ class _OpenCall:
         for place, asked in enumerate(group, first):
             self._asked[place] = asked
             asked.answer.add_done_callback(functools.partial(self._over, place))
-        message = pb.GenerateBatchRequest(prompts=[asked.prompt for asked in group], more_follow=first == 0)
-        self._tasks.start(self._send(message, group))
+        self._tasks.start(self._send(_message(group, more_follow=first == 0), group))
 
-    async def _send(self, message: pb.GenerateBatchRequest, group: Sequence[_Asked]) -> None:
+    async def _send(self, message: bytes, group: Sequence[_Asked]) -> None:
         await self._write(message)
         for asked in group:
             asked.on_sent()
 
-    async def _write(self, message: pb.GenerateBatchRequest) -> None:
+    async def _write(self, message: bytes) -> None:
         try:
             async with self._writing:
                 await self._call.write(message)
@@ -172,7 +176,7 @@ class _OpenCall:
         del self._asked[place]
         if answer.cancelled() and not self._call.done():
             # Where the call breaks off, so does the prompt.
-            self._tasks.start(self._write(pb.GenerateBatchRequest(cancel=[place])))
+            self._tasks.start(self._write(pb.GenerateBatchRequest(cancel=[place]).SerializeToString()))
         if self._asked:
             return
         if self.takes_prompts:
@@ -192,12 +196,19 @@ class _OpenCall:
                 await self._call.done_writing()
 
 
+def _message(group: Sequence[_Asked], *, more_follow: bool) -> bytes:
+    """An encoded GenerateBatchRequest."""
+    rest = pb.GenerateBatchRequest(more_follow=more_follow).SerializeToString()
+    prompts = [field(pb.GenerateBatchRequest, "prompts", asked.prompt) for asked in group]
+    return b"".join([*itertools.chain.from_iterable(prompts), rest])
+
+
 def _groups(waiting: Sequence[_Asked]) -> Iterator[list[_Asked]]:
     """In their order, each within the limits of a message."""
     group: list[_Asked] = []
     size = 0
     for asked in waiting:
-        more = sum(map(len, asked.prompt.embeddings))
+        more = sum(map(len, asked.prompt))
         if group and (len(group) == MAX_PROMPTS or size + more > MAX_BYTES):
             yield group
             group, size = [], 0

@@ -21,6 +21,7 @@ from tandem.rpc.calls import streaming_call
 from tandem.rpc.channels import connect
 from tandem.rpc.status import from_rpc_error
 from tandem.rpc.tensors import WireTensor, chunks
+from tandem.rpc.wire import Buffer, field
 
 log = logging.getLogger("tandem.encoder.decoder_client")
 
@@ -57,9 +58,13 @@ class DecodeRequest:
         pieces = (pb.GenerateRequest(chunk=chunk) for chunk in chunks(_AUDIO, self.embeds))
         return [pb.GenerateRequest(config=self._config()), *pieces]
 
-    def message(self) -> pb.GenerateAtOnceRequest:
-        """All of it: the prompt of a GenerateBatch."""
-        return pb.GenerateAtOnceRequest(config=self._config(), embeddings=[self.embeds.array.tobytes()])
+    def encoded(self) -> list[Buffer]:
+        """All of it, an encoded GenerateAtOnceRequest: the prompt of a GenerateBatch."""
+        message = pb.GenerateAtOnceRequest(config=self._config())
+        return [
+            message.SerializeToString(),
+            *field(pb.GenerateAtOnceRequest, "embeddings", [self.embeds.data]),
+        ]
 
     def _config(self) -> pb.GenerateConfig:
         slot = pb.EmbeddingSlot(name=_AUDIO, spec=self.embeds.spec)
@@ -95,7 +100,7 @@ class DecoderClient:
         self._stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(
             self._channel
         )
-        self._batches = BatchCalls(self._stub)
+        self._batches = BatchCalls(self._channel)
 
     async def generate(
         self, request: DecodeRequest, timeout: float | None = None
@@ -152,7 +157,7 @@ class DecoderClient:
         """The whole answer; None from a decoder of a release that does not know GenerateBatch."""
         try:
             async with asyncio.timeout(timeout):
-                return await self._batches.answer(request.message(), request.on_sent)
+                return await self._batches.answer(request.encoded(), request.on_sent)
         except TimeoutError:
             raise DeadlineExceeded(f"the decoder did not answer within {timeout:g} s") from None
         except CapabilityMissing:

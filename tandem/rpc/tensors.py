@@ -62,6 +62,11 @@ class WireTensor:
         return len(self.array)
 
     @property
+    def data(self) -> memoryview:
+        """All its bytes, not copied."""
+        return self.array.reshape(-1).view(np.uint8).data
+
+    @property
     def spec(self) -> pb.TensorSpec:
         return pb.TensorSpec(dtype=self.dtype, shape=self.array.shape)
 
@@ -98,7 +103,7 @@ def from_message(message: pb.Tensor, field: str = "tensor") -> WireTensor:
 
 def chunks(name: str, tensor: WireTensor) -> Iterator[pb.TensorChunk]:
     """The tensor in messages of at most CHUNK_BYTES. An empty tensor is one message."""
-    data = tensor.array.reshape(-1).view(np.uint8).data
+    data = tensor.data
     for offset in range(0, max(1, len(data)), CHUNK_BYTES):
         piece = bytes(data[offset : offset + CHUNK_BYTES])
         spec = tensor.spec if offset == 0 else None
