@@ -97,6 +97,8 @@ class DecoderClient:
         self._patience = patience
         self._answers_batches = True
         self._channel = connect(target, access=access)
+        # To all decoders before there are prompts: calls that only one was there for would stay with it.
+        self._channel.get_state(try_to_connect=True)
         self._stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(
             self._channel
         )

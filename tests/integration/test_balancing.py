@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import io
 import threading
+import time
 import wave
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import av
 import numpy as np
 import pytest
 
+from encoder_service.batch_calls import OPEN_SECONDS
 from tandem import AsyncClient, RecognizeOptions
 from tests.support.cluster import Cluster, Replica, cluster
 from tests.support.envoy import envoy
@@ -122,6 +124,7 @@ def shares(after: list[float], before: list[float]) -> list[float]:
 def test_both_encoders_and_both_decoders_work(
     running: Cluster, front: str, cut_recording: list[bytes], expected: Ids
 ) -> None:
+    time.sleep(OPEN_SECONDS)  # calls that an encoder opened when it knew one decoder only
     before = running.sent()
     check(asyncio.run(recognize(front, cut_recording, 48)), expected)
     first, second, absent = shares(running.sent(), before)
