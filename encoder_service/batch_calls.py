@@ -80,19 +80,24 @@ class BatchCalls:
         Raises what the decoder says of this prompt, or of its call, typed. `on_sent` is called when it is on
         its way. Cancelling gives the prompt's place in the decoder back.
         """
-        loop = asyncio.get_running_loop()
-        asked = _Asked(prompt, on_sent, loop.create_future())
+        asked = _Asked(prompt, on_sent, asyncio.get_running_loop().create_future())
         if not self._waiting:
-            loop.call_soon(self._send)
+            self._tasks.start(self._send())
         self._waiting.append(asked)
         return await asked.answer
 
-    def _send(self) -> None:
+    async def _send(self) -> None:
         waiting = [asked for asked in self._waiting if not asked.answer.done()]
         self._waiting = []
-        for group in _groups(waiting):
-            call = self._idle_call() or _OpenCall(self._method, self._tasks, self._idle.append)
-            call.ask(group)
+        sendings = [self._call().ask(group) for group in _groups(waiting)]
+        for sending in sendings[1:]:
+            self._tasks.start(sending)
+        for sending in sendings[:1]:
+            # In this very task: the loop may have much to do before a new one has its turn.
+            await sending
+
+    def _call(self) -> _OpenCall:
+        return self._idle_call() or _OpenCall(self._method, self._tasks, self._idle.append)
 
     def _idle_call(self) -> _OpenCall | None:
         """The one that has been idle longest, so that all of them, and all decoders, get prompts."""
@@ -121,17 +126,17 @@ class _OpenCall:
         self._retires = asyncio.get_running_loop().call_later(OPEN_SECONDS, self._retire)
         tasks.start(self._read())
 
-    def ask(self, group: Sequence[_Asked]) -> None:
-        """Each of them gets its answer or an error."""
+    def ask(self, group: Sequence[_Asked]) -> Coroutine[Any, Any, None]:
+        """Sends them, when it is awaited; each gets its answer or an error."""
         first = self._known
         self._known += len(group)
         for place, asked in enumerate(group, first):
             self._asked[place] = asked
             asked.answer.add_done_callback(functools.partial(self._over, place))
-        self._tasks.start(self._send(_message(group, more_follow=first == 0), group))
+        return self._send(group, more_follow=first == 0)
 
-    async def _send(self, message: bytes, group: Sequence[_Asked]) -> None:
-        await self._write(message)
+    async def _send(self, group: Sequence[_Asked], *, more_follow: bool) -> None:
+        await self._write(_message(group, more_follow=more_follow))
         for asked in group:
             asked.on_sent()
 

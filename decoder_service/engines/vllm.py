@@ -61,11 +61,11 @@ class VllmEngine:
         import torch
         import vllm
         from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.inputs import EmbedsPrompt
+        from vllm.inputs import EmbedsInput
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        if "prompt_is_token_ids" not in EmbedsPrompt.__annotations__:
+        if "is_token_ids" not in EmbedsInput.__annotations__:
             raise RuntimeError(f"vLLM {vllm.__version__} has no mixed prompts; install vllm>=0.26")
         facts = read_model_facts(self._settings.model)
         arguments = _engine_arguments(self._settings, facts)
@@ -124,12 +124,15 @@ class VllmEngine:
         sampling = request.sampling
         return frozenset() if sampling.ignore_eos else self._info.eos_token_ids | sampling.stop_token_ids
 
-    def _prompt(self, prompt: Prompt) -> dict[str, Any]:
-        return {
-            "prompt_embeds": prompt_rows(prompt, self._info.hidden_size, self._dtype),
-            "prompt_token_ids": prompt.token_ids(),
-            "prompt_is_token_ids": prompt.is_token(),
-        }
+    def _prompt(self, prompt: Prompt) -> Any:
+        """As vLLM itself would render it: prompts that are not, it takes in more slowly, in a thread."""
+        from vllm.inputs import embeds_input
+
+        return embeds_input(
+            prompt_rows(prompt, self._info.hidden_size, self._dtype),
+            prompt_token_ids=prompt.token_ids(),
+            is_token_ids=prompt.is_token(),
+        )
 
     def _sampling_params(self, request: GenerationRequest, stop_ids: frozenset[int]) -> Any:
         from vllm import SamplingParams
