@@ -37,6 +37,7 @@ class DecoderConfig:
     cudagraph_mode: CudagraphMode = "auto"
     log_probs: bool = False
     stream_interval: int = 1
+    vllm_metrics: bool = False
     forced_tokens_per_embedding: float = 0.0
     speculative_tokens: int = 0
     cpu_kv_cache_gib: int = 2
@@ -73,6 +74,7 @@ class DecoderConfig:
             cudagraph_mode=self.cudagraph_mode,
             cpu_kv_cache_gib=self.cpu_kv_cache_gib,
             stream_interval=self.stream_interval,
+            vllm_metrics=self.vllm_metrics,
             speculative_tokens=self.speculative_tokens,
         )
 
@@ -122,6 +124,7 @@ def parse(arguments: Sequence[str] | None = None) -> DecoderConfig:
     flag("cudagraph-mode", str, "what CUDA graphs hold (vllm)", choices=get_args(CudagraphMode))
     flag("log-probs", switch, "report log probabilities of tokens", nargs="?", const=True)
     flag("stream-interval", positive, "tokens per message after the first (vllm)")
+    flag("vllm-metrics", switch, "vLLM's own metrics of tokens and requests (vllm)", nargs="?", const=True)
     flag(
         "forced-tokens-per-embedding",
         _at_least(0, float),

@@ -43,7 +43,7 @@ def interruptible() -> None:
 @pytest.fixture(scope="session", params=["transformers", "vllm"])
 def decoder(request: pytest.FixtureRequest, derived_files: None) -> Iterator[RunningDecoder]:
     """A decoder process of each engine over the golden checkpoint, in float32; one per test run."""
-    with running_decoder(request.param, "--log-probs", "--max-num-seqs", "4") as running:
+    with running_decoder(request.param, "--log-probs", "--max-num-seqs", "4", "--vllm-metrics") as running:
         yield running
 
 

@@ -33,5 +33,7 @@ class EngineSettings:
     cpu_kv_cache_gib: int = 2
     stream_interval: int = 1
     """Tokens per delta after the first one."""
+    vllm_metrics: bool = False
+    """vLLM's own statistics of every token and request."""
     speculative_tokens: int = 0
     """Draft tokens verified in one step; 0 leaves drafts unused."""

@@ -79,6 +79,9 @@ class VllmEngine:
             usage_context=UsageContext.OPENAI_API_SERVER,
             stat_loggers=[self._stats.factory],
         )
+        if not self._settings.vllm_metrics:
+            # Our reader of the scheduler switched them on: a quarter of the thread that all requests pass.
+            self._llm.log_stats = self._llm.output_processor.log_stats = False
         self._dtype: torch.dtype = getattr(torch, arguments["dtype"])
         self._info = EngineInfo(
             engine="vllm",
@@ -99,15 +102,19 @@ class VllmEngine:
         if self._llm is None:
             raise EngineDead("the engine is not running")
         stop_ids = self._stop_ids(request)
-        # vLLM wants ids of its own: two callers may choose the same one.
-        outputs = self._llm.generate(
-            self._prompt(request.prompt),
-            self._sampling_params(request, stop_ids),
-            request_id=f"{request.request_id}-{next(self._numbers)}",
-            priority=_URGENT if request.urgent else 0,
-        )
+        prompt, sampling = self._prompt(request.prompt), self._sampling_params(request, stop_ids)
         self._active += 1
         try:
+            # Others that came with it are made ready first: a step of the engine core takes those that are
+            # there, and the rest waits for the next.
+            await asyncio.sleep(0)
+            # vLLM wants ids of its own: two callers may choose the same one.
+            outputs = self._llm.generate(
+                prompt,
+                sampling,
+                request_id=f"{request.request_id}-{next(self._numbers)}",
+                priority=_URGENT if request.urgent else 0,
+            )
             async with aclosing(outputs):
                 async for output in outputs:
                     yield _delta(output.outputs[0], stop_ids)

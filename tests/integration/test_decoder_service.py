@@ -28,6 +28,7 @@ from tests.support.decoding import (
     generate,
     messages,
 )
+from tests.support.metrics import scrape, total
 
 RUNNING = 4
 CASE = "0.0"
@@ -114,6 +115,14 @@ def test_log_probs_come_with_every_token(decoder: RunningDecoder) -> None:
     answer = generate(decoder.stub, cases()[CASE].parts, repetition_penalty=1.0)
     assert len(answer.log_probs) == len(answer.token_ids)
     assert answer.log_probs[:3] == pytest.approx([-0.877885, -0.624761, -1.700673], abs=1e-3)
+
+
+def test_vllm_counts_tokens_where_that_is_asked_for(decoder: RunningDecoder) -> None:
+    name = "vllm:generation_tokens_total"
+    before = total(scrape(decoder.metrics_port), name)
+    answer = generate(decoder.stub, cases()[CASE].parts)
+    counted = total(scrape(decoder.metrics_port), name) - before
+    assert counted == (len(answer.token_ids) if decoder.engine == "vllm" else 0)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

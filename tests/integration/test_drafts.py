@@ -16,7 +16,7 @@ from gateway.model import fetch_model
 from gateway.text.prompt import PromptOptions
 from tandem.launcher import Stack
 from tandem.local import demo_directory
-from tests.support.metrics import scrape, value
+from tests.support.metrics import scrape, total, value
 from tests.support.ports import free_port
 from tests.support.services import stack
 
@@ -62,5 +62,7 @@ async def test_answers_with_a_draft_equal_those_without(services: Stack) -> None
     assert together > messages > 0
     accepted = value(after, "tandem_decoder_accepted_draft_tokens_total")
     assert accepted <= value(after, "tandem_decoder_draft_tokens_total")
+    # vLLM does not count tokens itself unless that is asked for.
+    assert total(after, "vllm:generation_tokens_total") == 0
     # The demo model's two branches agree on most of this recording.
     assert accepted > sum(map(len, plain)) / 2

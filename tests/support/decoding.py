@@ -19,6 +19,7 @@ from tandem.decoder.v1 import decoder_pb2_grpc
 from tandem.launcher import Tier, spawn, wait_ready
 from tandem.rpc.channels import channel_options
 from tandem.rpc.tensors import WireTensor, chunks
+from tests.support.ports import free_port
 from tests.support.services import NANO
 
 MAX_WAITING = 12
@@ -31,6 +32,7 @@ class RunningDecoder:
     address: str
     stub: Stub
     tier: Tier
+    metrics_port: int
 
 
 @contextlib.contextmanager
@@ -40,11 +42,13 @@ def running_decoder(engine: str, *arguments: str) -> Iterator[RunningDecoder]:
         address = f"unix:{directory}/decoder.sock"
         flags = ["--model", str(NANO), "--engine", engine, "--dtype", "fp32", "--listen", address]
         limits = ["--cpu-kv-cache-gib", "1", "--max-waiting-requests", str(MAX_WAITING)]
-        tier = spawn("decoder", "decoder_service", [*flags, *limits, *arguments], address, Path(directory))
+        port = free_port()
+        more = [*limits, "--metrics-port", str(port), *arguments]
+        tier = spawn("decoder", "decoder_service", [*flags, *more], address, Path(directory))
         try:
             wait_ready([tier], timeout=180)
             with grpc.insecure_channel(address, options=channel_options()) as channel:
-                yield RunningDecoder(engine, address, Stub(channel), tier)
+                yield RunningDecoder(engine, address, Stub(channel), tier, port)
         finally:
             tier.end(grace=20)
 

@@ -18,6 +18,11 @@ def scrape(port: int) -> Samples:
     }
 
 
+def total(samples: Samples, name: str) -> float:
+    """All samples of that name together."""
+    return sum(found for (this, _), found in samples.items() if this == name)
+
+
 def value(samples: Samples, name: str, **labels: str) -> float:
     """One sample; 0 when there is none."""
     return samples.get((name, frozenset(labels.items())), 0.0)

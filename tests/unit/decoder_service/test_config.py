@@ -26,6 +26,7 @@ def test_flags_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.max_model_len, settings.dtype, settings.max_num_seqs) == (2048, "bf16", 7)
     assert settings.log_probs is True
     assert settings.enforce_eager is True
+    assert settings.vllm_metrics is False
 
 
 def test_the_model_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
