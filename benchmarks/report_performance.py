@@ -167,10 +167,13 @@ def _beside(at: int, rows: Sequence[Row]) -> dict[str, str]:
     hop_ms = mean(1000 * (hop_seconds(row) or 0.0) / _calls(row) for row in sides[0])
     medians = [mean(row.detail["latency_p50"] for row in side) for side in sides]
     speeds = [mean(row.rtfx for row in side) for side in sides]
+    call, recording = (hop_ms / whole for whole in (calls[0], 1000 * medians[0]))
     return {
         "recordings at a time": f"{at}",
         "rounds": f"{rounds}",
         "hop ms": f"{hop_ms:.1f}",
+        "of a segment's call": f"{call:.1%}",
+        "of a recording": f"{recording:.1%}",
         "a segment's call ms: two tiers": f"{calls[0]:,.1f}",
         "one process": f"{calls[1]:,.1f}",
         "a recording p50 s: two tiers": f"{medians[0]:.3f}",
