@@ -63,8 +63,8 @@ def test_two_tiers_stand_beside_one_process_by_load() -> None:
     rows += [side("two tiers", 1, 1.0), side("one process", 1, 1.1), side("two tiers", 32, 9.0)]
     page = report_performance.written("<!-- one-process -->\n<!-- end -->", [Measured("hop", {}, rows)])
     assert [line for line in page.splitlines() if line[2:3].isdigit()] == [
-        "| 1 | 1 | 40.0 | 100.0 | 110.0 | 0.500 | 0.550 | 50 | 50 |",
-        "| 8 | 2 | 120.0 | 300.0 | 200.0 | 1.500 | 1.000 | 50 | 50 |",
+        "| 1 | 1 | 40.0 | 40.0% | 8.0% | 100.0 | 110.0 | 0.500 | 0.550 | 50 | 50 |",
+        "| 8 | 2 | 120.0 | 40.0% | 8.0% | 300.0 | 200.0 | 1.500 | 1.000 | 50 | 50 |",
     ]
 
 
