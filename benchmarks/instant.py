@@ -25,6 +25,7 @@ import decoder_service.config
 import decoder_service.service
 import encoder_service.__main__ as encoder_main
 import encoder_service.config
+from decoder_service.__main__ import quick_loop
 from decoder_service.engines.base import EngineInfo, EngineLoad, FinishReason, GenerationRequest, TokenDelta
 from decoder_service.engines.model_facts import read_model_facts
 from decoder_service.engines.settings import EngineSettings
@@ -32,7 +33,6 @@ from encoder_service.checkpoint import load_checkpoint
 from encoder_service.engine import EncoderEngine, EngineConfig
 from encoder_service.messages import CompactCtc, CtcOutput, EncodedAudio, EncodeItem, KeptCtc, StageTimes
 from gateway.text.budget import DEFAULT_TOKENS_PER_SECOND, MIN_TOKENS
-from tandem.rpc.loop import quick_loop
 from tandem.rpc.tensors import WireTensor
 
 TOKENS_PER_SECOND = 3.0
@@ -178,8 +178,7 @@ def main() -> None:
         serve_decoder(arguments)
     else:
         encoder_main.load_engine = instant_encoder
-        with asyncio.Runner(loop_factory=quick_loop()) as runner:
-            runner.run(encoder_main.serve(encoder_service.config.parse(arguments)))
+        asyncio.run(encoder_main.serve(encoder_service.config.parse(arguments)))
 
 
 if __name__ == "__main__":

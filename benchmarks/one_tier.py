@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 import decoder_service.config
 import encoder_service.__main__ as encoder_main
 import encoder_service.config
+from decoder_service.__main__ import quick_loop
 from decoder_service.engines.base import (
     Engine,
     FinishReason,
@@ -30,7 +31,6 @@ from decoder_service.service import load_engine
 from encoder_service.decoder_client import DecodeRequest
 from tandem.decoder.v1 import decoder_pb2 as pb
 from tandem.rpc.durations import duration
-from tandem.rpc.loop import quick_loop
 
 
 class EngineAsDecoder:

@@ -29,7 +29,6 @@ from encoder_service.targets import KeptBudget, TargetHead
 from encoder_service.telemetry import load_gauges
 from tandem.checkpoint import CheckpointError
 from tandem.encoder.v1 import encoder_pb2_grpc
-from tandem.rpc.loop import quick_loop
 from tandem.rpc.metrics import endpoint
 from tandem.rpc.server import ServerConfig, TierServer, run
 
@@ -142,8 +141,7 @@ def main() -> int:
     config = parse()
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        with asyncio.Runner(loop_factory=quick_loop()) as runner:
-            works = runner.run(serve(config))
+        works = asyncio.run(serve(config))
     except (CheckpointError, ValueError) as error:
         log.error("%s", error)
         return 1
