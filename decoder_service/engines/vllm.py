@@ -99,7 +99,8 @@ class VllmEngine:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenDelta, None]:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        if self._llm is None:
+        llm = self._llm
+        if llm is None:
             raise EngineDead("the engine is not running")
         stop_ids = self._stop_ids(request)
         prompt, sampling = self._prompt(request.prompt), self._sampling_params(request, stop_ids)
@@ -109,7 +110,7 @@ class VllmEngine:
             # there, and the rest waits for the next.
             await asyncio.sleep(0)
             # vLLM wants ids of its own: two callers may choose the same one.
-            outputs = self._llm.generate(
+            outputs = llm.generate(
                 prompt,
                 sampling,
                 request_id=f"{request.request_id}-{next(self._numbers)}",
@@ -121,7 +122,7 @@ class VllmEngine:
         except EngineDeadError as error:
             raise EngineDead("the vLLM engine died") from error
         except EngineGenerateError as error:
-            if self._llm.errored:
+            if llm.errored:
                 raise EngineDead("the vLLM engine died") from error
             raise
         finally:
