@@ -33,10 +33,13 @@ FLAGS = ["--max-new-tokens", "3", "--part-size", "2", "--actors", "1"]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Of the tiers, which other tests import; Ray has a gRPC of its own, and no job has both in a process.
+        patch.delenv("GRPC_EXPERIMENTS", raising=False)
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
