@@ -42,9 +42,9 @@ def running_decoder(engine: str, *arguments: str) -> Iterator[RunningDecoder]:
         address = f"unix:{directory}/decoder.sock"
         flags = ["--model", str(NANO), "--engine", engine, "--dtype", "fp32", "--listen", address]
         limits = ["--cpu-kv-cache-gib", "1", "--max-waiting-requests", str(MAX_WAITING)]
-        port = free_port()
-        more = [*limits, "--metrics-port", str(port), *arguments]
-        tier = spawn("decoder", "decoder_service", [*flags, *more], address, Path(directory))
+        metrics = ["--metrics-port", str(port := free_port())]
+        given = [*flags, *limits, *metrics, *arguments]
+        tier = spawn("decoder", "decoder_service", given, address, Path(directory))
         try:
             wait_ready([tier], timeout=180)
             with grpc.insecure_channel(address, options=channel_options()) as channel:
