@@ -24,6 +24,7 @@ from decoder_service.engines.graphs import graph_config
 from decoder_service.engines.model_facts import ModelFacts, read_model_facts
 from decoder_service.engines.prompt_rows import prompt_rows
 from decoder_service.engines.settings import TORCH_NAMES, EngineSettings
+from decoder_service.engines.turns import Turns
 from decoder_service.engines.vllm_draft import DRAFT, speculation
 from decoder_service.engines.vllm_stats import StatLogger
 
@@ -45,6 +46,7 @@ class VllmEngine:
         self._stats = StatLogger()
         self._active = 0
         self._numbers = itertools.count()
+        self._turns = Turns()
         self._llm: Any = None
 
     @property
@@ -103,12 +105,11 @@ class VllmEngine:
         if llm is None:
             raise EngineDead("the engine is not running")
         stop_ids = self._stop_ids(request)
-        prompt, sampling = self._prompt(request.prompt), self._sampling_params(request, stop_ids)
         self._active += 1
         try:
-            # Others that came with it are made ready first: a step of the engine core takes those that are
-            # there, and the rest waits for the next.
-            await asyncio.sleep(0)
+            # A millisecond each: answers, and prompts of other calls, do not wait for all that came together.
+            await self._turns.next()
+            prompt, sampling = self._prompt(request.prompt), self._sampling_params(request, stop_ids)
             # vLLM wants ids of its own: two callers may choose the same one.
             outputs = llm.generate(
                 prompt,
