@@ -38,7 +38,7 @@ _DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 
 
 def load_engine(config: EncoderConfig) -> EncoderEngine:
-    """The checkpoint on its device, warmed up."""
+    """The checkpoint on its device, not warmed up yet."""
     device = choose_device(config.device)
     checkpoint = load_checkpoint(config.model, cast(Literal["hf", "ms"], config.hub))
     seconds = batching(config, device.type == "cuda").limits.max_seconds
@@ -50,9 +50,7 @@ def load_engine(config: EncoderConfig) -> EncoderEngine:
         cuda_graphs=config.cuda_graphs,
         graph_seconds=seconds,
     )
-    engine = EncoderEngine(checkpoint, settings, load_speakers(config, device, settings.dtype))
-    engine.warm_up()
-    return engine
+    return EncoderEngine(checkpoint, settings, load_speakers(config, device, settings.dtype))
 
 
 def load_speakers(config: EncoderConfig, device: torch.device, dtype: str) -> SpeakerEmbedder | None:
@@ -106,6 +104,7 @@ async def serve(config: EncoderConfig) -> bool:
         engine = await asyncio.to_thread(load_engine, config)
         limits = batching(config, engine.device.type == "cuda")
         batcher = await resources.enter_async_context(Batcher(engine, limits))
+        await batcher.warm_up()
         resources.enter_context(load_gauges(batcher.load))
         watch = asyncio.create_task(_stop_on_failure(batcher, server, failed), name="encoder-watch")
         resources.callback(watch.cancel)

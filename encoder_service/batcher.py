@@ -35,6 +35,8 @@ class Encoder(Protocol):
 
     def validate(self, item: EncodeItem) -> None: ...
 
+    def warm_up(self) -> None: ...
+
     def launch(self, items: Sequence[EncodeItem]) -> Pending: ...
 
     def is_working(self) -> bool: ...
@@ -109,6 +111,13 @@ class Batcher:
             await self._loop
         self._launcher.shutdown()
         self._collector.shutdown()
+
+    async def warm_up(self) -> None:
+        """Let the encoder warm up in the thread that launches its batches.
+
+        CUDA's libraries keep a handle and its workspaces for each thread: those of another warm nothing here.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._launcher, self._encoder.warm_up)
 
     async def submit(self, item: EncodeItem) -> Encoded:
         """Wait for a batch and return the item's result. Cancelling gives the place in the line back.

@@ -74,6 +74,7 @@ class EncoderEngine:
         self.frontend = Frontend(checkpoint.config.frontend).to(self.device)
         self._transfer = Transfer(self.device, urgent=True)
         self._runner = self._make_runner()
+        self._synchronize()  # weights and buffers are made on one stream, and used on others
 
     @property
     def sample_rate(self) -> int:
@@ -128,11 +129,10 @@ class EncoderEngine:
 
     def is_working(self) -> bool:
         """Whether the device still computes; after a kernel went astray none does, in this process."""
-        if self.device.type == "cuda":
-            try:
-                torch.cuda.synchronize(self.device)
-            except RuntimeError:
-                return False
+        try:
+            self._synchronize()
+        except RuntimeError:
+            return False
         return True
 
     def embed_count(self, frames: int) -> int:
@@ -156,6 +156,10 @@ class EncoderEngine:
             shapes = self._runner.prepare()
         if shapes:
             log.info("%d shapes of batches ready after %.1f s", shapes, time.perf_counter() - began)
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def _make_runner(self) -> Runner:
         networks, config = PackedNetworks.of(self.model), self.config

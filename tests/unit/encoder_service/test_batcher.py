@@ -46,9 +46,15 @@ class Gate:
         self.poison: Callable[[EncodeItem], bool] = lambda item: False
         self.at_once = 1
         self.working = True
+        self.warm = False
 
     def is_working(self) -> bool:
         return self.working and self.engine.is_working()
+
+    def warm_up(self) -> None:
+        self.threads.add(threading.get_ident())
+        self.engine.warm_up()
+        self.warm = True
 
     def seconds(self, item: EncodeItem) -> float:
         return self.engine.seconds(item)
@@ -78,6 +84,8 @@ def shared_gate() -> Gate:
 @pytest.fixture
 def gate(shared_gate: Gate) -> Gate:
     shared_gate.batches.clear()
+    shared_gate.threads.clear()
+    shared_gate.warm = False
     shared_gate.poison = lambda item: False
     shared_gate.at_once = 1
     shared_gate.working = True
@@ -117,6 +125,14 @@ async def test_concurrent_requests_share_batches_and_get_their_own_results(gate:
         assert result.audio.embeds is not None and alone.embeds is not None
         assert relative_error(result.audio.embeds.float32(), alone.embeds.float32()) < 1e-4
         assert result.queue_seconds >= 0
+
+
+async def test_the_encoder_warms_up_in_the_thread_that_launches_its_batches(gate: Gate) -> None:
+    async with Batcher(gate, BatcherConfig()) as batcher:
+        await batcher.warm_up()
+        assert gate.warm
+        await asyncio.gather(*(batcher.submit(item(0.2, index)) for index in range(3)))
+    assert len(gate.threads) == 1
 
 
 async def test_a_full_line_refuses_with_a_time_to_come_back(gate: Gate) -> None:
