@@ -214,6 +214,7 @@ def _started(
     services: Services, tier: str, index: int, flags: Sequence[str], module: str | None = None
 ) -> Process:
     """One process beside the stack's own of that tier, not yet ready; `module` is not what serves it else."""
+    services.root.mkdir(parents=True, exist_ok=True)
     name, port = f"{tier}-{index}", _MORE_PORTS[tier] + index
     address = f"unix:{services.root / name}.sock"
     module = module or (tier if tier == "gateway" else f"{tier}_service")
