@@ -44,11 +44,18 @@ def to_status(error: TandemError, request_id: str = "") -> status_pb2.Status:
 
 
 def from_rpc_error(error: grpc.RpcError) -> TandemError:
-    """The typed error that a peer raised, rebuilt from its status and details."""
+    """The typed error that a peer raised, rebuilt from its status and details.
+
+    CANCELLED without a word is Unavailable: a server that shuts down answers so to calls that it has not
+    taken up yet. Calls that this side cancels end otherwise.
+    """
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return errors.InternalError(str(error))
     code, message = error.code(), error.details() or error.code().name
-    return _typed(code, message, _status_of(error))
+    status = _status_of(error)
+    if code is grpc.StatusCode.CANCELLED and message == code.name and status is None:
+        return errors.Unavailable("the server is shutting down")
+    return _typed(code, message, status)
 
 
 def from_status(status: status_pb2.Status) -> TandemError:

@@ -148,6 +148,38 @@ async def test_health_names_and_drain_finish_running_calls(served: Any) -> None:
     await stopping
 
 
+async def test_a_call_that_comes_while_the_server_stops_may_be_sent_again(tmp_path: Path) -> None:
+    """grpc answers CANCELLED to calls that it has read and not taken up."""
+    servicer, seen, told = Servicer(), set[grpc.StatusCode](), set[type[TandemError]]()
+    servicer.release.set()
+    handler = grpc.unary_unary_rpc_method_handler(
+        servicer.call, pb.Tensor.FromString, pb.Tensor.SerializeToString
+    )
+
+    async def call(channel: grpc.aio.Channel) -> None:
+        try:
+            assert (await caller(channel)(pb.Tensor(data=b"z"), timeout=20)).data == b"z"
+        except grpc.aio.AioRpcError as error:
+            seen.add(error.code())
+            told.add(type(from_rpc_error(error)))
+
+    for trial in range(50):
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Call": handler}),))
+        server.add_insecure_port(f"unix:{tmp_path}/{trial}.sock")
+        await server.start()
+        async with connect(f"unix:{tmp_path}/{trial}.sock") as channel:
+            await call(channel)
+            calls = [asyncio.create_task(call(channel)) for _ in range(300)]
+            for _ in range(trial % 10):
+                await asyncio.sleep(0)
+            await asyncio.gather(server.stop(5), *calls)
+        if grpc.StatusCode.CANCELLED in seen:
+            break
+    assert grpc.StatusCode.CANCELLED in seen
+    assert told == {errors.Unavailable}
+
+
 async def test_a_client_that_is_still_sending_gets_the_status_and_not_an_internal_error(served: Any) -> None:
     servicer, _, channel = served
     servicer.failure = errors.InvalidAudio("bad from the start")
