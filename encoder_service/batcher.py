@@ -95,7 +95,7 @@ class Batcher:
         self._busy_until = 0.0
         self._closing = False
         self.failed = asyncio.Event()
-        self._failure: Exception | None = None
+        self._failures: list[Exception] = []
         self._loop: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Batcher:
@@ -245,8 +245,8 @@ class Batcher:
         return True
 
     def _fail(self, batch: list[Waiting[_Job]], error: Exception) -> None:
-        """The device is lost. Its error is kept: freeing the tensors of its traceback ends the process."""
-        self._failure = error
+        """The device is lost. Each error is kept: freeing the tensors of its traceback aborts the process."""
+        self._failures.append(error)
         self.failed.set()
         self._changed.set()
         log.critical("the device failed: %s", error)

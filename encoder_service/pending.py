@@ -26,7 +26,15 @@ class RowLanding:
     bounds: Bounds
 
     def parts(self) -> dict[int, Tensor]:
+        (rows,) = self.landing.take()
+        return self._cut(rows)
+
+    def views(self) -> dict[int, Tensor]:
+        """The same, not to be kept."""
         (rows,) = self.landing.wait()
+        return self._cut(rows)
+
+    def _cut(self, rows: Tensor) -> dict[int, Tensor]:
         return {row: rows[first:last] for row, (first, last) in self.bounds.items()}
 
 
@@ -40,7 +48,7 @@ class CtcLanding:
     blank_id: int
 
     def parts(self) -> dict[int, CompactCtc]:
-        ids, tops, blanks, rest = (column.numpy() for column in self.landing.wait())
+        ids, tops, blanks, rest = (column.numpy() for column in self.landing.take())
         return {
             row: CompactCtc(
                 ids[first:last],
@@ -80,7 +88,7 @@ class PendingBatch:
         landings = self.landings
         embeds = landings.embeds.parts() if landings.embeds else {}
         compact = landings.compact.parts() if landings.compact else {}
-        kept = landings.kept.parts() if landings.kept else {}
+        kept = landings.kept.views() if landings.kept else {}
         dense = landings.dense.parts() if landings.dense else {}
         states = landings.states.parts() if landings.states else {}
         spoken = [row for row, item in enumerate(self.items) if item.speakers]

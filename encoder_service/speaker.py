@@ -45,7 +45,7 @@ class PendingSpeakers:
 
     def wait(self) -> list[SpeakerWindows]:
         """One for each clip."""
-        rows = self._embeddings.wait()[0].numpy()
+        rows = self._embeddings.take()[0].numpy()
         ends = np.cumsum([len(part.frames) for part in self._windows])
         parts = np.split(rows, ends[:-1])
         return [

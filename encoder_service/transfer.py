@@ -80,10 +80,18 @@ class Landing:
         self._tensors, self._event = tensors, event
 
     def wait(self) -> tuple[Tensor, ...]:
-        """The tensors once they are there; other threads and processes have the core meanwhile."""
+        """The tensors once they are there; other threads and processes have the core meanwhile.
+
+        Those of a GPU lie in page-locked memory, which is to be given back soon.
+        """
         if self._event is not None:
             self._event.synchronize()
         return self._tensors
+
+    def take(self) -> tuple[Tensor, ...]:
+        """The same in ordinary memory, to keep: to free page-locked memory after a GPU is lost aborts."""
+        tensors = self.wait()
+        return tensors if self._event is None else tuple(tensor.clone() for tensor in tensors)
 
 
 def _stream(device: torch.device, own: bool, urgent: bool) -> torch.cuda.Stream:

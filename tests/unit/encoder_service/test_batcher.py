@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -213,6 +216,31 @@ async def test_a_lost_device_fails_everyone_at_once_and_says_so(gate: Gate) -> N
         with pytest.raises(Unavailable):
             await batcher.submit(item(0.1))
     assert gate.batches == [[1600]]
+
+
+async def test_what_a_lost_device_left_is_never_freed(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    left = list[weakref.ref[RuntimeError]]()
+
+    class Lost(RuntimeError):
+        """Like torch's, its traceback holds tensors that abort the process when they are freed."""
+
+        def __init__(self) -> None:
+            left.append(weakref.ref(self))
+
+    def lose(one: EncodeItem) -> bool:
+        raise Lost
+
+    caplog.set_level(logging.CRITICAL + 1, "tandem.encoder")  # pytest's records of the log hold errors too
+    gate.poison, gate.working, gate.at_once = lose, False, 2
+    async with Batcher(gate, BatcherConfig(BatchLimits(max_items=1))) as batcher:
+        tasks = [await occupy(gate, batcher), asyncio.create_task(batcher.submit(item(0.2)))]
+        while batcher.load().waiting_requests:
+            await asyncio.sleep(0.001)
+        gate.open.set()
+        errors = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
+        assert all(isinstance(error, Unavailable) for error in errors)
+        gc.collect()
+        assert [error() is not None for error in left] == [True, True]
 
 
 async def test_bad_audio_never_reaches_the_line(gate: Gate) -> None:
