@@ -58,6 +58,10 @@ hop() {  # both tiers in one process beside the two, one of each
   # shellcheck disable=SC2086
   python3 -m benchmarks.hop --model "$MODEL" --root "$ROOT" --json "$RESULTS/hop.json" ${FLAGS:-}
 }
+shared() {  # which kinds of encoders outlive sharing the GPU with a decoder
+  # shellcheck disable=SC2086
+  python3 -m benchmarks.shared_gpu --model "$MODEL" --root "$ROOT" ${FLAGS:-}
+}
 drafts() {  # speculative decoding: the published size with scripted answers
   # shellcheck disable=SC2086
   python3 -m benchmarks.speculative --engine vllm --scripted 0.05 0.2 ${FLAGS:-}
