@@ -26,6 +26,9 @@ _NO_HTTP = ("--http-port", "0", "--realtime-port", "0")
 
 _PORT_STEP = 10
 
+_AGAIN, _AGAIN_SECONDS = 3, 600.0
+"""So often within so many seconds a tier that ends is started again."""
+
 
 class LaunchError(RuntimeError):
     """A tier exited or did not become ready in time; the message ends with the last lines of its log."""
@@ -152,10 +155,21 @@ class Tier:
             self.process.stdin.close()
 
 
-def spawn(name: str, module: str, arguments: Sequence[str], address: str, log_dir: Path | None) -> Tier:
-    """Start `python -m module` in a process group of its own, told to end when this process dies."""
+def spawn(
+    name: str,
+    module: str,
+    arguments: Sequence[str],
+    address: str,
+    log_dir: Path | None,
+    *,
+    again: bool = False,
+) -> Tier:
+    """Start `python -m module` in a process group of its own, told to end when this process dies.
+
+    Its log begins anew, except with `again`.
+    """
     log_path = log_dir / f"{name}.log" if log_dir is not None else None
-    log: IO[bytes] | None = log_path.open("wb") if log_path is not None else None
+    log: IO[bytes] | None = log_path.open("ab" if again else "wb") if log_path is not None else None
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         stdin=subprocess.PIPE,
@@ -229,6 +243,10 @@ class Stack:
     config: StackConfig
     on_progress: Callable[[str], None] = lambda message: None
     tiers: list[Tier] = field(default_factory=list)
+    _commands: dict[str, Command] = field(default_factory=dict)
+    _ends: dict[str, list[float]] = field(default_factory=dict)
+    _starting: set[str] = field(default_factory=set)
+    """Tiers that were started again and are not ready yet."""
 
     def __enter__(self) -> Stack:
         try:
@@ -258,8 +276,10 @@ class Stack:
             self.tiers.insert(number + 1, self._spawn(command))
         wait_ready(self.tiers, timeout, self.on_progress)
 
-    def _spawn(self, command: Command) -> Tier:
-        return spawn(command.name, command.module, command.arguments, command.address, self.config.log_dir)
+    def _spawn(self, command: Command, *, again: bool = False) -> Tier:
+        self._commands[command.name] = command
+        own = (command.name, command.module, command.arguments, command.address)
+        return spawn(*own, self.config.log_dir, again=again)
 
     def _decoders(self) -> Iterator[Command]:
         flags = [*self._model(), "--engine", self.config.engine, *self.config.decoder_args]
@@ -285,11 +305,29 @@ class Stack:
         return ["--model", self.config.model, "--hub", self.config.hub]
 
     def wait(self) -> None:
-        """Block until one tier ends; LaunchError says which."""
+        """Block, and start tiers that end again.
+
+        LaunchError for one that ends before it is ready, or more than three times in ten minutes.
+        """
         while True:
-            for tier in self.tiers:
-                tier.check_alive()
+            for number, tier in enumerate(self.tiers):
+                if tier.process.poll() is not None:
+                    self.tiers[number] = self._start_again(tier)
+                elif tier.name in self._starting and is_ready(tier.address):
+                    self._starting.remove(tier.name)
+                    self.on_progress(f"{tier.name} is ready")
             time.sleep(0.5)
+
+    def _start_again(self, tier: Tier) -> Tier:
+        now = time.monotonic()
+        ends = [at for at in self._ends.get(tier.name, ()) if at > now - _AGAIN_SECONDS]
+        if tier.name in self._starting or len(ends) == _AGAIN:
+            tier.check_alive()
+        self._ends[tier.name] = [*ends, now]
+        self.on_progress(f"{tier.name} exited with code {tier.process.returncode} and is started again")
+        tier.end(grace=0.0)  # what it started may have outlived it
+        self._starting.add(tier.name)
+        return self._spawn(self._commands[tier.name], again=True)
 
     def close(self, grace: float = 15.0) -> None:
         """End every child: SIGTERM to all, then SIGKILL to the process groups that remain."""

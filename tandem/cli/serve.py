@@ -45,7 +45,7 @@ def _gateway_flags(options: argparse.Namespace) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Start, say when ready, and stay until SIGINT, SIGTERM or the end of a tier."""
+    """Start, say when ready, and stay until SIGINT, SIGTERM or a tier that cannot be kept running."""
     engine = process_options(options)
     config = StackConfig(
         model=resolve(engine.model),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import grpc
 import pytest
 
+from tandem.client import Client
 from tandem.launcher import Addresses, LaunchError, Stack, StackConfig, spawn, wait_ready
 from tests.support.services import NANO, encoder
 
@@ -88,3 +91,55 @@ def test_a_second_decoder_waits_for_the_first_which_says_why_it_cannot_start(tmp
     logs = {log.stem for log in tmp_path.glob("*.log")}
     assert logs == {"decoder", "encoder", "encoder-1", "gateway"}
     assert not stack.tiers
+
+
+def test_a_tier_that_ends_is_started_again_but_not_for_ever(tmp_path: Path) -> None:
+    said, failures = list[str](), list[LaunchError]()
+    config = StackConfig(str(NANO), Addresses.unix(tmp_path), engine="transformers", log_dir=tmp_path)
+    with Stack(config, on_progress=said.append) as stack:
+
+        def wait() -> None:
+            with pytest.raises(LaunchError) as caught:
+                stack.wait()
+            failures.append(caught.value)
+
+        def kill(name: str) -> None:
+            tier = next(tier for tier in stack.tiers if tier.name == name)
+            os.killpg(tier.process.pid, signal.SIGKILL)
+
+        def reached(line: str, times: int = 1) -> None:
+            deadline = time.monotonic() + 60
+            while said.count(line) < times:
+                assert time.monotonic() < deadline, said
+                time.sleep(0.05)
+
+        said.clear()
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        with Client(stack.address) as client:
+            before = client.recognize(NANO / "english_9s.wav")
+            kill("encoder")
+            reached("encoder exited with code -9 and is started again")
+            reached("encoder is ready")
+            assert client.recognize(NANO / "english_9s.wav").text == before.text
+        # Its log goes on where it was.
+        assert (tmp_path / "encoder.log").read_text().count("listening on") == 2
+        for times in range(1, 4):
+            kill("gateway")
+            reached("gateway is ready", times)
+        kill("gateway")
+        waiting.join(60)
+        assert not waiting.is_alive()
+    assert "gateway exited with code -9" in str(failures[0])
+    assert said.count("gateway exited with code -9 and is started again") == 3
+
+
+def test_a_tier_that_ends_before_it_is_ready_again_is_not_started_any_more(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(NANO, model)
+    config = StackConfig(str(model), Addresses.unix(tmp_path), engine="transformers", log_dir=tmp_path)
+    with Stack(config) as stack:
+        (model / "config.yaml").unlink()
+        os.killpg(stack.tiers[1].process.pid, signal.SIGKILL)
+        with pytest.raises(LaunchError, match=r"(?s)encoder exited with code 1.*holds no config\.yaml"):
+            stack.wait()
