@@ -1,11 +1,12 @@
 """Whether encoders outlive sharing their GPU with a decoder, and which kinds of them do.
 
-    python -m benchmarks.shared_gpu [--kinds "" "--cuda-graphs false"] [--encoders 3] [--each 60] [--rounds 2]
+    python -m benchmarks.shared_gpu [--kinds plain cuda-graphs=false] [--encoders 3] [--each 60] [--rounds 2]
                                     [--gateways 6] [--smoke]
 
-One decoder stays; encoders of each kind, that is with these flags and NAME=VALUE of the environment, start by
-turns and get recordings, with and without speakers, for --each seconds or until one of them loses its device.
-Then it says what the kernel's log has of the GPU. Exits with status 1 when any was lost.
+One decoder stays; encoders of each kind start by turns and get recordings, with and without speakers, for
+--each seconds or until one of them loses its device. Then it says what the kernel's log has of the GPU. Kinds
+are plain, or flags and variables of the environment with commas between them: cuda-graphs=false,CUDA_X=1.
+Exits with status 1 when any was lost.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -42,16 +42,19 @@ class Kind:
 
     @property
     def flags(self) -> list[str]:
-        return [word for word in shlex.split(self.text) if word.startswith("-") or "=" not in word]
+        return [f"--{word}" for word in self._words() if not word.partition("=")[0].isupper()]
 
     @property
     def environment(self) -> dict[str, str]:
-        pairs = (word.split("=", 1) for word in shlex.split(self.text) if word not in self.flags)
-        return {name: value for name, value in pairs}
+        pairs = (word.partition("=") for word in self._words())
+        return {name: value for name, _, value in pairs if name.isupper()}
+
+    def _words(self) -> list[str]:
+        return [] if self.text == "plain" else self.text.split(",")
 
     def line(self) -> dict[str, str]:
         return {
-            "encoders with": self.text or "(no flags)",
+            "kind": self.text,
             "started": f"{self.started}",
             "lost": f"{self.lost}",
             "seconds under load": f"{self.seconds:,.0f}",
@@ -121,7 +124,7 @@ def study(setup: side_by_side.Setup, kinds: Sequence[Kind], each: float) -> None
                 kind.started += len(encoders)
                 kind.lost += lost
                 kind.seconds += len(encoders) * (time.monotonic() - began)
-            print(f"{kind.text or '(no flags)'}: {lost} of {len(encoders)} lost", flush=True)
+            print(f"{kind.text}: {lost} of {len(encoders)} lost", flush=True)
 
 
 def kernel_log() -> str:
@@ -133,12 +136,10 @@ def kernel_log() -> str:
 
 def main() -> int:
     parser = side_by_side.parser(__doc__ or "")
-    parser.add_argument(
-        "--kinds", nargs="*", default=["", "--cuda-graphs false"], help="flags of encoders, NAME=VALUE"
-    )
+    parser.add_argument("--kinds", nargs="*", default=["plain", "cuda-graphs=false"], metavar="KIND")
     parser.add_argument("--each", type=float, default=60.0, help="seconds under load of every start")
     options = side_by_side.checked(parser.parse_args())
-    kinds = [Kind(flags) for flags in options.kinds]
+    kinds = [Kind(text) for text in options.kinds]
     with side_by_side.prepared(options) as setup:
         study(setup, kinds, options.each)
     print(table([kind.line() for kind in kinds]))
