@@ -17,9 +17,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 from benchmarks import side_by_side
 from benchmarks.passes import Load
@@ -70,18 +71,20 @@ def is_lost(encoder: Process) -> bool:
 def serve(servers: Sequence[str], encoders: Sequence[Process], folders: Sequence[Path], until: float) -> int:
     """Send recordings until then (time.monotonic()), or one is lost; returns how many are."""
     loads = [Load(in_flight=flight, speakers=voices) for voices in (False, True) for flight in (92, 32)]
-    for load, folder in zip(itertools.cycle(loads), itertools.cycle(folders), strict=False):
-        with _client(load, servers, folder) as client:
-            while client.poll() is None and time.monotonic() < until and not any(map(is_lost, encoders)):
+    passes = zip(itertools.cycle(loads), itertools.cycle(folders), strict=False)
+
+    def goes_on() -> bool:
+        return time.monotonic() < until and not any(map(is_lost, encoders))
+
+    while goes_on():
+        with _client(*next(passes), servers) as client:
+            while client.poll() is None and goes_on():
                 time.sleep(_LOOK_SECONDS)
-        lost = sum(map(is_lost, encoders))
-        if lost or time.monotonic() >= until:
-            return lost
-    raise AssertionError("there are recordings for ever")
+    return sum(map(is_lost, encoders))
 
 
 @contextlib.contextmanager
-def _client(load: Load, servers: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _client(load: Load, folder: Path, servers: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """The process that sends them; it does not outlive this."""
     silent = subprocess.DEVNULL
     client = subprocess.Popen(load.command(servers, folder), stdout=silent, stderr=silent)
@@ -90,18 +93,6 @@ def _client(load: Load, servers: Sequence[str], folder: Path) -> Iterator[subpro
     finally:
         client.terminate()
         client.wait()
-
-
-@contextlib.contextmanager
-def _environment(more: Mapping[str, str]) -> Iterator[None]:
-    """These variables for whatever starts meanwhile."""
-    before = dict(os.environ)
-    os.environ.update(more)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def study(setup: side_by_side.Setup, kinds: Sequence[Kind], each: float) -> None:
@@ -114,7 +105,7 @@ def study(setup: side_by_side.Setup, kinds: Sequence[Kind], each: float) -> None
             flags = [*services.extra.get("encoder", ()), *kind.flags]
             own = replace(services, extra={**services.extra, "encoder": flags})
             with (
-                _environment(kind.environment),
+                mock.patch.dict(os.environ, kind.environment),
                 more_encoders(own, [], services.encoders, decoders) as encoders,
                 more_gateways(services, services.gateways, encoders) as gateways,
             ):

@@ -147,7 +147,6 @@ class GraphExecutor:
             return
         finally:
             torch._C._cuda_clearCublasWorkspaces()
-        graph.replay()  # with the same result: what comes first with a graph, its upload, is done now
         self._graphs[key] = graph
         if len(self._graphs) == self._limit:
             log.warning("%d CUDA graphs are captured; other shapes run without, more slowly", self._limit)

@@ -243,7 +243,6 @@ class Stack:
     config: StackConfig
     on_progress: Callable[[str], None] = lambda message: None
     tiers: list[Tier] = field(default_factory=list)
-    _commands: dict[str, Command] = field(default_factory=dict)
     _ends: dict[str, list[float]] = field(default_factory=dict)
     _starting: set[str] = field(default_factory=set)
     """Tiers that were started again and are not ready yet."""
@@ -277,7 +276,6 @@ class Stack:
         wait_ready(self.tiers, timeout, self.on_progress)
 
     def _spawn(self, command: Command, *, again: bool = False) -> Tier:
-        self._commands[command.name] = command
         own = (command.name, command.module, command.arguments, command.address)
         return spawn(*own, self.config.log_dir, again=again)
 
@@ -327,7 +325,8 @@ class Stack:
         self.on_progress(f"{tier.name} exited with code {tier.process.returncode} and is started again")
         tier.end(grace=0.0)  # what it started may have outlived it
         self._starting.add(tier.name)
-        return self._spawn(self._commands[tier.name], again=True)
+        commands = (*self._decoders(), *self._encoders(), *self._gateways())
+        return self._spawn(next(one for one in commands if one.name == tier.name), again=True)
 
     def close(self, grace: float = 15.0) -> None:
         """End every child: SIGTERM to all, then SIGKILL to the process groups that remain."""

@@ -21,6 +21,41 @@ from tests.support.services import NANO
 
 CASE = "0.0"
 
+TOGETHER = """
+import asyncio, sys
+from decoder_service.config import parse
+from decoder_service.engines.base import GenerationRequest, Prompt, Sampling
+from decoder_service.service import load_engine
+
+order = []
+
+class Noting(Prompt):
+    def token_ids(self):
+        order.append("prompt")
+        return Prompt.token_ids(self)
+
+async def main():
+    flags = ["--model", sys.argv[1], "--engine", "vllm", "--dtype", "fp32", "--cpu-kv-cache-gib", "1"]
+    engine, _ = await load_engine(parse(flags))
+
+    async def other():
+        while order.count("prompt") < 5:
+            order.append("other")
+            await asyncio.sleep(0)
+
+    async def one(number):
+        request = GenerationRequest(str(number), Noting(((1, 2, 3),)), Sampling(max_tokens=2))
+        async for _ in engine.generate(request):
+            pass
+
+    await asyncio.gather(*(one(number) for number in range(5)), other())
+    await engine.close()
+    print("order:", *order)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
 
 def children(pid: int) -> list[tuple[int, str]]:
     """Process ids and names of the direct children."""
@@ -57,6 +92,15 @@ def test_a_dead_engine_ends_its_calls_and_the_process() -> None:
         assert isinstance(from_rpc_error(caught.value), Unavailable)
         assert decoder.tier.process.wait(30) == 1
         assert not is_ready(decoder.address)
+
+
+def test_prompts_that_come_together_leave_the_loop_to_others_between_them(tmp_path: Path) -> None:
+    (tmp_path / "together.py").write_text(TOGETHER)
+    command = [sys.executable, str(tmp_path / "together.py"), str(NANO)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+    order = next(line.split()[1:] for line in run.stdout.splitlines() if line.startswith("order:"))
+    assert order.count("prompt") == 5
+    assert ["prompt", "prompt"] not in [order[at : at + 2] for at in range(len(order))]
 
 
 def test_a_checkpoint_without_language_model_is_refused_with_one_clear_line(tmp_path: Path) -> None:
