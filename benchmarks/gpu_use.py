@@ -26,9 +26,9 @@ def gpu_mib() -> dict[int, int]:
     return used
 
 
-def gpu_names() -> list[str]:
-    """Of all GPUs, in the order of their numbers."""
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+def gpu_names(*more: str) -> list[str]:
+    """Of all GPUs, in the order of their numbers, each followed by what `more` asks nvidia-smi for."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(('name', *more))}", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
     except (FileNotFoundError, subprocess.CalledProcessError):
