@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import grpc.aio
 import numpy as np
 import pytest
@@ -126,6 +130,32 @@ class BatchDecoder(Decoder):
         rows = prompt.config.prompt[1].embeddings.spec.shape[0]
         answer = pb.GenerateResponse(token_ids=[rows], result=pb.GenerateResult())
         return pb.BatchedAnswer(prompt=number, answer=answer)
+
+
+class BreakingDecoder:
+    """Answers from threads of its own, and breaks off its first call when it is told to."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.breaks = threading.Event()
+
+    def serve(self, server: grpc.Server) -> None:
+        answers = grpc.stream_stream_rpc_method_handler(
+            self._answers, pb.GenerateBatchRequest.FromString, pb.GenerateBatchResponse.SerializeToString
+        )
+        service, method = batch_calls.METHOD.strip("/").split("/")
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: answers})])
+
+    def _answers(self, requests: Any, context: Any) -> Iterator[pb.GenerateBatchResponse]:
+        self.calls += 1
+        is_first = self.calls == 1
+        answer = pb.GenerateResponse(token_ids=[self.calls], result=pb.GenerateResult())
+        for message in requests:
+            if message.prompts:
+                yield pb.GenerateBatchResponse(answers=[pb.BatchedAnswer(prompt=0, answer=answer)])
+            if is_first:
+                assert self.breaks.wait(10)
+                context.abort(grpc.StatusCode.UNAVAILABLE, "going")
 
 
 def request(name: str = "test", rows: int = 5) -> DecodeRequest:
@@ -250,6 +280,34 @@ async def test_a_call_that_breaks_off_is_repeated_for_the_prompts_without_an_ans
         decoder.breaks.set()
         assert await waiting == [5]
     assert decoder.batches == [["a", "b"], ["b"]]
+
+
+async def test_a_prompt_that_is_written_to_a_call_that_just_ended_is_sent_again() -> None:
+    decoder, server = BreakingDecoder(), grpc.server(ThreadPoolExecutor(4))
+    decoder.serve(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    client = DecoderClient(f"127.0.0.1:{port}", patience=1.0)
+    assert await tokens(client, request("a")) == [1]
+    decoder.breaks.set()
+    time.sleep(0.3)  # The end comes in while this loop stands still, so the write is what meets it.
+    assert await tokens(client, request("b")) == [2]
+    await client.close()
+    server.stop(None)
+
+
+async def test_it_connects_before_there_are_prompts() -> None:
+    came = asyncio.Event()
+
+    def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        client = DecoderClient(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        async with asyncio.timeout(10):
+            await came.wait()
+        await client.close()
 
 
 async def test_every_prompt_of_a_call_hears_that_nobody_is_there() -> None:
