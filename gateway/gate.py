@@ -34,6 +34,7 @@ class SegmentGate:
     def __init__(self, max_segments: int, capacity: Callable[[], float]) -> None:
         self._places = asyncio.Semaphore(max_segments)
         self._capacity = capacity
+        self._inside = 0
         self._unencoded = 0.0
         self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
 
@@ -58,31 +59,36 @@ class SegmentGate:
                 encoded()
 
     async def _enter(self, seconds: float) -> None:
-        if not self._waiting and self._fits(seconds):
-            self._unencoded += seconds
-            return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((seconds, turn))
+        self._admit()
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._waiting.remove((seconds, turn))
                 self._admit()
             else:
                 self._leave(seconds)
             raise
 
     def _leave(self, seconds: float) -> None:
-        self._unencoded = max(0.0, self._unencoded - seconds)
+        self._inside -= 1
+        # Sums of floats do not come back to what they were.
+        self._unencoded = self._unencoded - seconds if self._inside else 0.0
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self._fits(self._waiting[0][0]):
-            seconds, turn = self._waiting.popleft()
-            self._unencoded += seconds
-            turn.set_result(None)
+        """Let in whoever has its turn. Turns of callers that left are cancelled before those run again."""
+        while self._waiting:
+            seconds, turn = self._waiting[0]
+            if not turn.cancelled():
+                if not self._fits(seconds):
+                    return
+                self._inside += 1
+                self._unencoded += seconds
+                turn.set_result(None)
+            self._waiting.popleft()
 
     def _fits(self, seconds: float) -> bool:
-        """One segment always does when there is no other."""
-        return self._unencoded <= 0 or self._unencoded + seconds <= _SHARE * self._capacity()
+        """One segment always does when there is no other, so that none waits for encoders that are gone."""
+        return not self._inside or self._unencoded + seconds <= _SHARE * self._capacity()

@@ -91,3 +91,48 @@ async def test_cancelled_segments_leave_no_hole() -> None:
     assert sender.sent == ["a", "c", "d"]
     last.cancel()
     await asyncio.gather(running, waiting, behind, last, return_exceptions=True)
+
+
+async def test_waiting_segments_that_leave_together_harm_nobody() -> None:
+    """Their turns are cancelled before any of them runs: what leaves then must pass over them."""
+    sender = Sender(SegmentGate(10, lambda: 100.0))
+    running = sender.send("a", 70)
+    leaving = [sender.send(name, 10) for name in "bcd"]
+    behind = sender.send("e", 70)
+    await settle()
+    assert sender.sent == ["a"]
+    for task in leaving:
+        task.cancel()
+    sender.encoded["a"]()
+    await settle()
+    assert sender.sent == ["a", "e"]
+    sender.encoded["e"]()
+    last = sender.send("f", 75)
+    await settle()
+    assert sender.sent == ["a", "e", "f"]
+    for event in sender.answered.values():
+        event.set()
+    outcomes = await asyncio.gather(running, *leaving, behind, last, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes[1:4]] == [asyncio.CancelledError] * 3
+    assert outcomes[:1] + outcomes[4:] == [None, None, None]
+
+
+async def test_none_waits_for_encoders_that_are_gone() -> None:
+    """A pool without encoders has no room at all, and nobody inside will make any."""
+    room = 100.0
+    sender = Sender(SegmentGate(10, lambda: room))
+    for name, seconds in (("a", 0.1), ("b", 0.2), ("c", 0.7)):
+        sender.send(name, seconds)
+    await settle()
+    for name in "bca":
+        sender.answered[name].set()
+    await settle()
+    room = 0.0
+    tasks = [sender.send(name, 30.0) for name in "de"]
+    await settle()
+    assert sender.sent == [*"abc", "d"]
+    sender.answered["d"].set()
+    await settle()
+    assert sender.sent == [*"abc", "d", "e"]
+    sender.answered["e"].set()
+    await asyncio.gather(*tasks)
