@@ -24,6 +24,7 @@ from gateway.telemetry import observe_transcript
 from gateway.text.budget import output_budget
 from gateway.text.ctc_text import has_speech
 from gateway.text.prompt import Prompt, PromptOptions
+from tandem.convert import check_options
 from tandem.errors import CapabilityMissing, LimitExceeded, Overloaded
 from tandem.results import RecognizeOptions, Segment, TimestampSource, Timing, Transcript
 from tandem.script import join_texts
@@ -46,6 +47,13 @@ class Transcribed:
     segment: Segment
     result: SegmentResult
     align_seconds: float
+
+    @property
+    def voices(self) -> SegmentEmbeddings | None:
+        """Its voices in the segment's channel, with times from the start of the recording."""
+        if self.result.voices is None:
+            return None
+        return replace(self.result.voices.shifted(self.segment.start), channel=self.segment.channel)
 
 
 Transcribe = Callable[[SegmentRequest], Awaitable[SegmentResult]]
@@ -100,6 +108,7 @@ class Recognizer:
         """
         started = time.perf_counter()
         request_id = options.request_id or uuid.uuid4().hex[:16]
+        check_options(options)
         if options.speakers and not self.model.info.has_speakers:
             raise CapabilityMissing("the encoder has no speaker model; see GetCapabilities.speakers")
         # Turns are cut between words, so speakers need word times whether or not they are asked for.
@@ -111,9 +120,7 @@ class Recognizer:
         segments = [item.segment for item in results if item.segment.text or options.details]
         clustering = 0.0
         if options.speakers:
-            voices = [
-                item.result.voices.shifted(item.segment.start) for item in results if item.result.voices
-            ]
+            voices = [voice for item in results if (voice := item.voices) is not None]
             named, clustering = await name_speakers(segments, voices, options.num_speakers)
             segments = [part if options.word_times else replace(part, words=()) for part in named]
         timing = Timing(

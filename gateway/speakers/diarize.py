@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,7 +25,9 @@ class DiarizationConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Diarization:
-    """turns in order of time, speakers numbered by first appearance; labels [n] per window and segment."""
+    """turns in order of their segments, speakers numbered by first appearance; labels [n] per window and
+    segment.
+    """
 
     turns: tuple[Turn, ...]
     labels: tuple[LabelArray, ...]
@@ -40,7 +42,11 @@ def diarize(
     num_speakers: int | None = None,
     config: DiarizationConfig | None = None,
 ) -> Diarization:
-    """Who speaks when in segments in order of time; the number of speakers is found unless given."""
+    """Who speaks when in segments in order of time; the number of speakers is found unless given.
+
+    Segments of several channels, which may overlap, are clustered together: somebody who is heard in two of
+    them is one speaker.
+    """
     config = config or DiarizationConfig()
     counts = [len(segment.embeddings) for segment in segments]
     if not sum(counts):
@@ -62,9 +68,9 @@ def turns_of(segment: SegmentEmbeddings, labels: LabelArray) -> list[Turn]:
         labels.tolist(), itertools.pairwise(segment.borders.tolist()), strict=True
     ):
         if turns and turns[-1].speaker == label:
-            turns[-1] = Turn(label, turns[-1].start, end)
+            turns[-1] = replace(turns[-1], end=end)
         else:
-            turns.append(Turn(label, start, end))
+            turns.append(Turn(label, start, end, segment.channel))
     return turns
 
 

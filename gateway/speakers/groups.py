@@ -100,7 +100,8 @@ def average_linkage(vectors: FloatArray, cosine: float) -> LabelArray:
     """
     if len(vectors) < 2:
         return np.zeros(len(vectors), dtype=np.int64)
-    distance = 1.0 - (vectors @ vectors.T).astype(np.float64)
+    # Of the same audio twice the cosine may round to more than 1; linkage takes no negative distance.
+    distance = np.maximum(1.0 - (vectors @ vectors.T).astype(np.float64), 0.0)
     np.fill_diagonal(distance, 0.0)
     tree = linkage(squareform((distance + distance.T) / 2, checks=False), "average")
     return compact(fcluster(tree, 1.0 - cosine, "distance"))

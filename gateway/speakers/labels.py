@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
+from operator import attrgetter
 
 from gateway.speakers.types import Turn, speaker_label
 from tandem.results import Segment, Word
@@ -21,34 +22,38 @@ _OPENING = "\"'“‘([{（《「『【¿¡"
 def label_segments(
     segments: Sequence[Segment], turns: Sequence[Turn], *, min_turn: float = _MIN_TURN_SECONDS
 ) -> tuple[Segment, ...]:
-    """Segments with speakers, in the same order; `turns` in order of time, not overlapping.
+    """Segments with speakers, in the same order; each channel's `turns` in order of time, not overlapping.
 
-    A segment that holds several speakers is cut at words and keeps its text, character for character but for
+    A segment hears the turns of its own channel: those of another may overlap it and say nothing about it.
+    One that holds several speakers is cut at words and keeps its text, character for character but for
     the space at the cuts. Without word times it gets the speaker who talks longest in it. Where nobody talks
     the speaker of the nearest turn is taken. Turns of less than `min_turn` seconds get no part of their own.
     Ids and CTC text of a cut segment stay with its first part.
     """
-    starts, ends = [turn.start for turn in turns], [turn.end for turn in turns]
+    channels: defaultdict[int, list[Turn]] = defaultdict(list)
+    for turn in turns:
+        channels[turn.channel].append(turn)
     labelled: list[Segment] = []
     for segment in segments:
-        if not turns:
-            labelled.append(segment)
-            continue
-        first = int(np.searchsorted(ends, segment.start, side="right"))
-        behind = int(np.searchsorted(starts, segment.end, side="left"))
-        inside = list(turns[first:behind])
-        near = inside or [_nearest(segment, turns, first)]
-        labelled += _label(segment, [_clip(turn, segment) for turn in near] if inside else near, min_turn)
+        heard = _heard(segment, channels[segment.channel])
+        labelled += _label(segment, heard, min_turn) if heard else [segment]
     return tuple(labelled)
 
 
-def _nearest(segment: Segment, turns: Sequence[Turn], after: int) -> Turn:
-    around = turns[max(0, after - 1) : after + 1]
-    return min(around, key=lambda turn: max(turn.start - segment.end, segment.start - turn.end))
+def _heard(segment: Segment, turns: list[Turn]) -> list[Turn]:
+    """The turns in a segment, clipped to it; the nearest one where nobody talks, none where there is none."""
+    first = bisect.bisect_right(turns, segment.start, key=attrgetter("end"))
+    behind = bisect.bisect_left(turns, segment.end, key=attrgetter("start"))
+    if first < behind:
+        return [_clip(turn, segment) for turn in turns[first:behind]]
+    around = turns[max(0, first - 1) : first + 1]
+    if not around:
+        return []
+    return [min(around, key=lambda turn: max(turn.start - segment.end, segment.start - turn.end))]
 
 
 def _clip(turn: Turn, segment: Segment) -> Turn:
-    return Turn(turn.speaker, max(turn.start, segment.start), min(turn.end, segment.end))
+    return replace(turn, start=max(turn.start, segment.start), end=min(turn.end, segment.end))
 
 
 def _label(segment: Segment, turns: list[Turn], min_turn: float) -> list[Segment]:

@@ -17,7 +17,8 @@ async def name_speakers(
 ) -> tuple[tuple[Segment, ...], float]:
     """Labelled segments, cut where the speaker changes, and the seconds it took, off the event loop.
 
-    `voices` are those of all speech, in order of time, also where the segments have no text.
+    `voices` are those of all speech, in order of time, also where the segments have no text. Those of all
+    channels are clustered together; a segment gets its speakers from the voices of its own channel.
     """
     started = time.perf_counter()
     labelled = await asyncio.to_thread(_named, segments, voices, num_speakers)

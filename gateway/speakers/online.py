@@ -6,8 +6,10 @@ for the end is bounded too: old sentences shrink to one vector for each of their
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -29,6 +31,40 @@ class OnlineConfig:
     max_speakers: int = 32
     history_windows: int = 20_000
     diarization: DiarizationConfig = field(default_factory=DiarizationConfig)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """The sentences of a session up to a moment, and the provisional labels [n] of the windows of each.
+
+    Nothing changes it, so it may be looked at in another thread while the session goes on.
+    """
+
+    sentences: tuple[SegmentEmbeddings, ...]
+    labels: tuple[LabelArray, ...]
+
+    def settle(self, num_speakers: int | None, config: DiarizationConfig) -> tuple[tuple[Turn, ...], ...]:
+        """Turns of every sentence after clustering all of them. See OnlineTracker.finish."""
+        found = diarize(self.sentences, num_speakers, config)
+        names = self._names(found.labels)
+        return tuple(
+            tuple(turns_of(sentence, names[labels]))
+            for sentence, labels in zip(self.sentences, found.labels, strict=True)
+        )
+
+    def _names(self, found: tuple[LabelArray, ...]) -> LabelArray:
+        """[k] provisional numbers for the clusters found at the end, by most windows in common."""
+        final = np.concatenate([*found, np.zeros(0, dtype=np.int64)])
+        before = np.concatenate([*self.labels, np.zeros(0, dtype=np.int64)])
+        shared = np.zeros((int(final.max(initial=-1)) + 1, int(before.max(initial=-1)) + 1))
+        np.add.at(shared, (final, before), 1.0)
+        names = np.full(shared.shape[0], -1, dtype=np.int64)
+        rows, columns = linear_sum_assignment(-shared)
+        useful = shared[rows, columns] > 0
+        names[rows[useful]] = columns[useful]
+        free = shared.shape[1] + np.arange(len(names))
+        names[names < 0] = free[: int((names < 0).sum())]
+        return names
 
 
 class OnlineTracker:
@@ -64,12 +100,12 @@ class OnlineTracker:
         Speakers keep the numbers under which they were heard most; a voice found only now gets the next free
         number.
         """
-        found = diarize(self._history, self._num_speakers, self._config.diarization)
-        names = self._names(found.labels)
-        return tuple(
-            tuple(turns_of(sentence, names[labels]))
-            for sentence, labels in zip(self._history, found.labels, strict=True)
-        )
+        return self.finishing()()
+
+    def finishing(self) -> Callable[[], tuple[tuple[Turn, ...], ...]]:
+        """The work of `finish` for what has been added by now, to be done in any thread."""
+        history = History(tuple(self._history), tuple(self._labels))
+        return partial(history.settle, self._num_speakers, self._config.diarization)
 
     def _groups(self, sentence: SegmentEmbeddings) -> tuple[Groups, LabelArray]:
         """The voices within a sentence, those too short joined to the one most alike."""
@@ -115,29 +151,14 @@ class OnlineTracker:
         firsts = np.concatenate(([0], np.flatnonzero(np.diff(labels)) + 1))
         lasts = np.append(firsts[1:], len(labels)) - 1
         sums = np.add.reduceat(unit(sentence.embeddings), firsts, axis=0)
-        small = SegmentEmbeddings(
-            sentence.start,
-            sentence.end,
-            unit(np.asarray(sums, dtype=np.float32)),
-            sentence.starts[firsts],
-            sentence.ends[lasts],
+        small = replace(
+            sentence,
+            embeddings=unit(np.asarray(sums, dtype=np.float32)),
+            starts=sentence.starts[firsts],
+            ends=sentence.ends[lasts],
         )
         self._history[index], self._labels[index] = small, labels[firsts]
         self._windows -= len(labels) - len(firsts)
-
-    def _names(self, found: tuple[LabelArray, ...]) -> LabelArray:
-        """[k] provisional numbers for the clusters found at the end, by most windows in common."""
-        final = np.concatenate([*found, np.zeros(0, dtype=np.int64)])
-        before = np.concatenate([*self._labels, np.zeros(0, dtype=np.int64)])
-        shared = np.zeros((int(final.max(initial=-1)) + 1, int(before.max(initial=-1)) + 1))
-        np.add.at(shared, (final, before), 1.0)
-        names = np.full(shared.shape[0], -1, dtype=np.int64)
-        rows, columns = linear_sum_assignment(-shared)
-        useful = shared[rows, columns] > 0
-        names[rows[useful]] = columns[useful]
-        free = shared.shape[1] + np.arange(len(names))
-        names[names < 0] = free[: int((names < 0).sum())]
-        return names
 
 
 class LiveSpeakers:
@@ -169,6 +190,10 @@ class LiveSpeakers:
         return self._tracker.add(moved)
 
     async def finish(self) -> Mapping[int, tuple[Turn, ...]]:
-        """Who speaks in each final by index after clustering the whole session again."""
-        turns = self._tracker.finish()
-        return {index: own for index, own in zip(self._indices, turns, strict=True) if own}
+        """Who speaks in each final by index after clustering the whole session again, off the event loop.
+
+        A final that is assigned meanwhile is not among them.
+        """
+        indices, finishing = tuple(self._indices), self._tracker.finishing()
+        turns = await asyncio.to_thread(finishing)
+        return {index: own for index, own in zip(indices, turns, strict=True) if own}

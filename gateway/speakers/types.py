@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ class SegmentEmbeddings:
     """A stretch of speech with an embedding for each window of it.
 
     embeddings: float32 [n, d], any length; window i covers starts[i] to ends[i]. Windows are in order and
-    may overlap.
+    may overlap. `channel` is 0 for the mix, else 1-based.
     """
 
     start: float
@@ -25,15 +25,16 @@ class SegmentEmbeddings:
     embeddings: FloatArray
     starts: TimeArray
     ends: TimeArray
+    channel: int = 0
 
     def shifted(self, seconds: float) -> SegmentEmbeddings:
         """The same voices `seconds` later."""
-        return SegmentEmbeddings(
-            self.start + seconds,
-            self.end + seconds,
-            self.embeddings,
-            self.starts + seconds,
-            self.ends + seconds,
+        return replace(
+            self,
+            start=self.start + seconds,
+            end=self.end + seconds,
+            starts=self.starts + seconds,
+            ends=self.ends + seconds,
         )
 
     @property
@@ -52,11 +53,12 @@ class SegmentEmbeddings:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One speaker from start to end; speakers are numbered by first appearance."""
+    """One speaker from start to end in a channel; numbered by first appearance in any channel."""
 
     speaker: int
     start: float
     end: float
+    channel: int = 0
 
     @property
     def label(self) -> str:

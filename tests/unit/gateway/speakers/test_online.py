@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import numpy as np
 
 from gateway.audio.types import Samples
+from gateway.speakers.clustering import ClusterConfig
+from gateway.speakers.diarize import DiarizationConfig
+from gateway.speakers.groups import Similarities
 from gateway.speakers.online import LiveSpeakers, OnlineConfig, OnlineTracker
 from gateway.speakers.types import SegmentEmbeddings
 from tests.unit.gateway.speakers.voices import conversation, sentence, speakers, windows
@@ -82,3 +88,31 @@ async def test_live_speakers_by_the_index_of_finals() -> None:
     assert speakers_by_index == {0: ["SPK0"], 2: ["SPK1"], 3: ["SPK0"], 7: ["SPK1"]}
     assert live.assign(8, 80.0, 81.0, None) == ()
     assert await live.finish() == given
+
+
+async def test_the_session_is_clustered_at_its_end_while_the_event_loop_goes_on() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Paused(ClusterConfig):
+        """Clustering goes on when it is told to."""
+
+        def floor(self, seconds: Similarities) -> float:
+            begun.set()
+            assert go_on.wait(5), "nothing else ran while the session was clustered"
+            return super().floor(seconds)
+
+    async def voice_of(samples: Samples) -> SegmentEmbeddings:
+        raise AssertionError
+
+    voices, order = speakers(2), (0, 1, 0)
+    said = [sentence(windows(voices, np.full(6, who), seed=at), 0.0) for at, who in enumerate(order)]
+    live = LiveSpeakers(voice_of, config=OnlineConfig(diarization=DiarizationConfig(Paused())))
+    given = {at: live.assign(at, 10.0 * at, 10.0 * at + 5, said[at]) for at in range(2)}
+    finishing = asyncio.create_task(live.finish())
+    assert await asyncio.to_thread(begun.wait, 5)
+    # The clustering takes no notice of what is said meanwhile.
+    late = live.assign(2, 20.0, 25.0, said[2])
+    assert [turn.speaker for turn in late] == [0]
+    go_on.set()
+    assert await finishing == given
+    assert await live.finish() == {**given, 2: late}
