@@ -123,7 +123,7 @@ class LiveLink:
         self._check: asyncio.TimerHandle | None = None
         self._sent: dict[int, int] = {}
         self._next_id = 1
-        self._ended = False
+        self._ended = self._is_left = False
         self._tasks = (asyncio.create_task(self._write()), asyncio.create_task(self._read()))
 
     @property
@@ -208,6 +208,8 @@ class LiveLink:
         finally:
             del self._answers[number]
             self._encoding.pop(number, None)
+            if self._is_left and self.is_quiet:
+                self.close()
 
     def _watch(self, number: int, encoded: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -245,6 +247,12 @@ class LiveLink:
         if self._sent.pop(segment, None) is not None and not self._ended:
             self._requests.put_nowait(pb.TranscribeLiveRequest(release=[segment]))
 
+    def leave(self) -> None:
+        """Nothing more will be asked: close as soon as what is being asked is answered."""
+        self._is_left = True
+        if self.is_quiet:
+            self.close()
+
     def close(self) -> None:
         """Give up what is being asked."""
         for task in self._tasks:
@@ -280,7 +288,9 @@ class LiveLink:
         except grpc.RpcError as failure:
             error = from_rpc_error(failure)
             why = LineEnd.LOST if isinstance(error, Unavailable) else why
-        self._end(error, why)
+        finally:
+            # In any case: a channel that is closed meanwhile ends the call with CancelledError.
+            self._end(error, why)
 
     def _settle(self, response: pb.TranscribeLiveResponse) -> None:
         self._note_encoded(response.id)
@@ -318,11 +328,9 @@ class LiveLine:
         if self._link is not None and self._link.is_usable:
             return self._link
         # What is being asked at the old place is still answered there.
-        waiting = [link for link in self._links() if not link.is_quiet]
         for link in self._links():
-            if link.is_quiet:
-                link.close()
-        self._leaving = waiting
+            link.leave()
+        self._leaving, self._link = [link for link in self._links() if not link.is_quiet], None
         self._link = self._connect()
         return self._link
 

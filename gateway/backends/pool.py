@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -35,6 +36,7 @@ Call = Callable[[Member, Callable[[], None]], Awaitable[Answer]]
 _POLL_SECONDS = 0.25
 _POLL_TIMEOUT = 2.0
 _RESOLVE_SECONDS = 3.0
+_RETIRE_SECONDS = 3.0
 
 LIVE_TIMEOUT = 1.0
 # Estimates of what an encoder has to do are as old as its last report.
@@ -192,11 +194,16 @@ class EncoderPool:
             leaving.add_done_callback(self._leaving.discard)
 
     async def _retire(self, member: Member) -> None:
-        """Its calls may end; then it is forgotten."""
+        """It gets nothing new, its calls may end, its live sessions may move; then it is forgotten."""
+        member.set_up(False)
         self._polls.pop(member.address).cancel()
-        while member.calls:
-            await asyncio.sleep(_POLL_SECONDS)
-        await member.close()
+        # A session moves when it asks next. One that asks nothing for long is cut off, and moves then.
+        give_up = time.monotonic() + _RETIRE_SECONDS
+        try:
+            while member.calls or (member.lines and time.monotonic() < give_up):
+                await asyncio.sleep(_POLL_SECONDS)
+        finally:
+            await member.close()
 
     async def _watch(self, member: Member) -> None:
         while True:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from encoder_service.messages import CompactCtc
 from encoder_service.responses import compact_message
+from gateway.backends.encoder import EncoderBackend
 from gateway.backends.live import LiveLine, Part
 from gateway.backends.pool import EncoderPool, connect_encoders
 from gateway.backends.segment_call import SegmentRequest, SegmentResult
@@ -44,6 +45,7 @@ class Encoder(encoder_pb2_grpc.EncoderServiceServicer):
         self.queued = 0.0
         self.calls = 0
         self.live_bytes = self.mute = 0
+        self.lines = 0
         self.aligns = False
         self.released: list[int] = []
         self.cancelled: list[int] = []
@@ -63,6 +65,8 @@ class Encoder(encoder_pb2_grpc.EncoderServiceServicer):
     async def TranscribeLive(self, requests: Any, context: Any) -> AsyncIterator[pb.TranscribeLiveResponse]:
         """Hears how many samples a segment has; spans that end at `mute` get no answer."""
         self.calls += 1
+        self.lines += 1
+        context.add_done_callback(self._line_ended)
         segments: dict[int, int] = {}
         async for request in requests:
             if self.failure is not None:
@@ -80,6 +84,9 @@ class Encoder(encoder_pb2_grpc.EncoderServiceServicer):
             elif request.HasField("span") and request.span.end != self.mute:
                 path = pb.CtcPath(token_ids=[segments[request.segment]], frames=[request.span.start])
                 yield pb.TranscribeLiveResponse(id=request.span.id, path=path)
+
+    def _line_ended(self, context: Any) -> None:
+        self.lines -= 1
 
     @handlers.streaming
     async def Encode(self, requests: Any, context: Any) -> AsyncIterator[pb.EncodeResponse]:
@@ -307,6 +314,93 @@ async def test_live_audio_moves_when_its_encoder_goes_and_is_sent_anew() -> None
         assert await heard(line, part(0, 0, 24_000)) == [24_000, 0]
         assert first.live_bytes == 16_000 + 48_000
         line.close()
+
+
+async def test_live_audio_leaves_an_encoder_whose_address_is_gone() -> None:
+    first, second = Encoder(speed=300.0), Encoder()
+    async with listening(first, second) as addresses, asyncio.timeout(20):
+        known = set(addresses)
+
+        async def resolve() -> frozenset[str]:
+            return frozenset(known)
+
+        # Without a limit to the time it may take: an encoder that is not there would be waited for for ever.
+        pool = EncoderPool(resolve, Access(), live_timeout=0.0)
+        await pool.model_info()
+        await settle()
+        talking, silent = LiveLine(pool.live), LiveLine(pool.live)
+        for line in (talking, silent):
+            assert await heard(line, part(0, 0, 8_000)) == [8_000, 0]
+        assert (first.lines, second.lines) == (2, 0)
+        known.remove(addresses[0])
+        # It still answers, as an encoder does that is going to be stopped.
+        while not second.calls:
+            assert await heard(talking, part(0, 0, 8_000)) == [8_000, 0]
+            await asyncio.sleep(0.05)
+        await settle()
+        assert first.lines == 1, "the silent one has time to move too"
+        # But who says nothing for long does not keep it known.
+        while first.lines:
+            await asyncio.sleep(0.05)
+        assert await heard(silent, part(0, 0, 16_000)) == [16_000, 0]
+        assert (first.calls, second.calls, second.lines) == (2, 2, 2)
+        for line in (talking, silent):
+            line.close()
+        await pool.close()
+
+
+async def test_what_is_out_when_the_channel_is_closed_fails() -> None:
+    encoder = Encoder()
+    encoder.mute = 16_000
+    async with listening(encoder) as (address,), asyncio.timeout(10):
+        backend = EncoderBackend(address)
+        link = backend.live()
+        waiting = asyncio.create_task(link.path(part(0, 0, 16_000)))
+        await asyncio.sleep(0)
+        await link.path(part(0, 0, 8_000))
+        await backend.close()
+        with pytest.raises(Unavailable):
+            await waiting
+        assert not link.is_usable
+
+
+async def test_an_encoder_that_was_left_while_it_worked_is_free_when_it_has_answered() -> None:
+    first, second = Encoder(speed=240.0), Encoder()
+    first.aligns = second.aligns = True
+    has_text, go_on = asyncio.Event(), asyncio.Event()
+
+    async def on_tokens(result: SegmentResult) -> None:
+        has_text.set()
+        await go_on.wait()
+
+    request = SegmentRequest(
+        np.zeros(8_000, np.float32),
+        Prompt("", "", (), ()),
+        1,
+        "test",
+        name_targets=lambda token_ids, posteriors: np.empty(0, np.int64),
+        on_tokens=on_tokens,
+    )
+    async with running(first, second) as pool, asyncio.timeout(20):
+        line = LiveLine(pool.live)
+        working = asyncio.create_task(line.current().transcribe(part(0, 0, 8_000), request, ctc=True))
+        await has_text.wait()
+        await first.serving(False)
+        await settle()
+        assert await heard(line, part(1, 0, 8_000)) == [8_000, 0]
+        assert (first.lines, second.lines) == (1, 1)
+        go_on.set()
+        assert (await working).token_ids == (7,)
+        await first.serving(True)
+        await settle()
+        assert (first.lines, second.lines) == (0, 1)
+        # Were it still counted there, the last of these would find more room at the slower one.
+        newcomers = [LiveLine(pool.live) for _ in range(4)]
+        for newcomer in newcomers:
+            await heard(newcomer, part(0, 0, 8_000))
+        assert (first.lines, second.lines) == (4, 1)
+        for each in (line, *newcomers):
+            each.close()
 
 
 async def test_live_sessions_are_shared_out_by_speed() -> None:
