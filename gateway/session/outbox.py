@@ -7,14 +7,26 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from gateway.session.events import Ended, Failed, Final, Partial, Refined, SpeechEnded, Update
+from gateway.session.events import (
+    CheckpointReached,
+    Ended,
+    Failed,
+    Final,
+    Partial,
+    Refined,
+    SpeechEnded,
+    Update,
+)
 
 _FULL = 1024
+# Answers to checkpoints that a client may have missed: as many as may wait for theirs at a time.
+_KEPT_CHECKPOINTS = 16
 
 
 @dataclass(slots=True)
 class Outbox:
-    """Updates for one reader at a time. Finals are kept for a client that comes back.
+    """Updates for one reader at a time. Finals, and the last answers to checkpoints, are kept for a client
+    that comes back.
 
     A partial that nobody has read yet is replaced by the next one. `attach` begins a new reader and ends
     the one before.
@@ -24,6 +36,7 @@ class Outbox:
     _queue: deque[Update] = field(default_factory=deque)
     _finals: deque[Update] = field(default_factory=deque)
     _refined: dict[int, Update] = field(default_factory=dict)
+    _checkpoints: deque[Update] = field(default_factory=lambda: deque(maxlen=_KEPT_CHECKPOINTS))
     _partial: Update | None = None
     _last: Update | None = None
     _reader: int = 0
@@ -41,6 +54,8 @@ class Outbox:
             self._keep(update)
         elif isinstance(event, Refined):
             self._refined[event.index] = update
+        elif isinstance(event, CheckpointReached):
+            self._checkpoints.append(update)
         elif isinstance(event, Ended | Failed):
             self._last = update
         self._queue.append(update)
@@ -64,7 +79,9 @@ class Outbox:
         return len(self._queue) >= _FULL
 
     def attach(self, after: float | None = None) -> AsyncIterator[Update]:
-        """Updates from now on; with `after`, first the finals that end later than that many seconds."""
+        """Updates from now on; with `after`, first the finals that end later than that many seconds, then
+        running speech and the answers to checkpoints that the reader before may not have told.
+        """
         self._reader += 1
         if after is not None:
             self._queue = deque(self._replay(after))
@@ -74,11 +91,13 @@ class Outbox:
     def _replay(self, after: float) -> list[Update]:
         missed = [u for u in self._finals if isinstance(u.event, Final) and u.event.segment.end > after]
         refined = [self._refined[i] for i in sorted(self._refined)]
-        rest = [update for update in (self._partial, self._last) if update is not None]
-        return [*missed, *refined, *rest]
+        # An answer says that all results before it have been sent: it follows them here too.
+        partial = [self._partial] if self._partial is not None else []
+        last = [self._last] if self._last is not None else []
+        return [*missed, *refined, *partial, *self._checkpoints, *last]
 
     def detach(self) -> None:
-        """Nobody reads: what is queued is either kept as a final or out of date."""
+        """Nobody reads: what is queued is either kept or out of date."""
         self._reader += 1
         self._queue.clear()
         self._changed.set()

@@ -9,7 +9,17 @@ import itertools
 import numpy as np
 import pytest
 
-from gateway.session.events import Cursors, Ended, EndReason, Event, Final, Partial, Refined, Update
+from gateway.session.events import (
+    CheckpointReached,
+    Cursors,
+    Ended,
+    EndReason,
+    Event,
+    Final,
+    Partial,
+    Refined,
+    Update,
+)
 from gateway.session.jobs import JobKind
 from gateway.session.load import Load
 from gateway.session.outbox import Outbox
@@ -154,6 +164,34 @@ async def test_a_client_that_returns_gets_what_it_has_not_seen() -> None:
     assert [type(event) for event in events] == [Final, Refined, Partial, Ended]
     assert events[0] == _final(4).event
     assert [update async for update in first] == []
+
+
+async def test_a_checkpoint_is_answered_to_a_client_that_returns_after_the_results_it_speaks_of() -> None:
+    outbox = Outbox(max_finals=3)
+    outbox.attach()
+    told = [_final(0), _update(CheckpointReached(7)), _partial(1, "running"), _update(CheckpointReached(8))]
+    for update in told:
+        outbox.put(update)
+    # One is lost with the connection, one is reached while nobody is there.
+    outbox.detach()
+    outbox.put(_update(CheckpointReached(9)))
+    outbox.put(_update(Ended(EndReason.CLIENT, 6.0)))
+    answers = [CheckpointReached(number) for number in (7, 8, 9)]
+    expected = [_final(0).event, _partial(1, "running").event, *answers, Ended(EndReason.CLIENT, 6.0)]
+    assert await _all(outbox, after=0.0) == expected
+    # The connection may break again before the answers are there.
+    outbox.detach()
+    assert await _all(outbox, after=0.5) == expected[1:]
+
+
+async def test_answers_to_checkpoints_are_kept_in_bounded_memory() -> None:
+    outbox = Outbox(max_finals=3)
+    outbox.detach()
+    for number in range(100):
+        outbox.put(_update(CheckpointReached(number)))
+    outbox.put(_update(Ended(EndReason.CLIENT, 6.0)))
+    answers = [event for event in await _all(outbox, after=0.0) if isinstance(event, CheckpointReached)]
+    assert [answer.number for answer in answers] == list(range(84, 100))
 
 
 async def test_a_new_reader_ends_the_one_before() -> None:
