@@ -6,12 +6,11 @@ while the gateway runs.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
 import re
-import secrets
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +18,8 @@ import grpc
 import grpc.aio
 from grpc_status import rpc_status
 
+from tandem.api_keys import key_hash
+from tandem.api_keys import new_key as new_key
 from tandem.errors import Unauthenticated
 from tandem.rpc.handlers import drain
 from tandem.rpc.status import to_status
@@ -28,19 +29,12 @@ log = logging.getLogger("tandem.gateway.keys")
 _LINE = re.compile(r"sha256:([0-9a-f]{64})\s+(\S+)")
 _OPEN_SERVICES = ("/grpc.health.v1.Health/",)
 _REFUSED = "a valid API key is needed: send it as `authorization: Bearer KEY`"
+_caller: ContextVar[str | None] = ContextVar("caller", default=None)
 
 
-def new_key(name: str) -> tuple[str, str]:
-    """A random key, and the line for the file. The key cannot be had from the line."""
-    if not re.fullmatch(r"\S+", name):
-        raise ValueError("a key's name has no spaces")
-    key = f"tandem-{secrets.token_urlsafe(32)}"
-    return key, f"sha256:{_hash(key)} {name}"
-
-
-def _hash(key: str) -> str:
-    # Keys are random and long, so that a fast hash does not help to guess them.
-    return hashlib.sha256(key.encode()).hexdigest()
+def caller() -> str | None:
+    """The name of the API key that the gRPC call of this task came with; None where none is needed."""
+    return _caller.get()
 
 
 class KeyRing:
@@ -60,7 +54,7 @@ class KeyRing:
     def name_of_key(self, key: str) -> str | None:
         """Whose key this is."""
         self._refresh()
-        given, found = _hash(key), None
+        given, found = key_hash(key), None
         for known, name in self._keys.items():
             if hmac.compare_digest(known, given):
                 found = name
@@ -92,7 +86,7 @@ class KeyRing:
 
 
 class KeyInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses calls without a known key; health checks need none."""
+    """Refuses calls without a known key, tells handlers whose it is; health checks need none."""
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
@@ -104,9 +98,12 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or details.method.startswith(_OPEN_SERVICES):
             return handler
         headers = dict(details.invocation_metadata)
-        if self._keys.name_of(headers.get("authorization")) is not None:
-            return handler
-        return _refusal(handler)
+        name = self._keys.name_of(headers.get("authorization"))
+        if name is None:
+            return _refusal(handler)
+        # Every call has a task of its own, in which its handler runs after this.
+        _caller.set(name)
+        return handler
 
 
 async def _refuse(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:

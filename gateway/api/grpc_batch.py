@@ -11,6 +11,7 @@ from gateway.api.batch_messages import batch_message, progress_message, result_m
 from gateway.batch.batch import Batch, BatchRecording
 from gateway.batch.manager import BatchManager
 from gateway.batch.upload import Incoming
+from gateway.keys import caller
 from gateway.service import GatewayService
 from tandem.asr.v1 import batch_pb2 as pb
 from tandem.asr.v1 import batch_pb2_grpc
@@ -24,7 +25,7 @@ _NEWS_SECONDS, _PROGRESS_SECONDS = 1.0, 10.0
 
 
 class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
-    """Answers Unavailable until the service is ready."""
+    """Answers Unavailable until the service is ready. The holder of an API key has batches of its own."""
 
     def __init__(self, service: GatewayService, manager: BatchManager) -> None:
         self._service = service
@@ -39,7 +40,7 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         if first is None or not first.HasField("start"):
             raise InvalidRequest.of("payload", "the first message must be start")
         config_to_options(first.start.config)
-        batch = self._manager.open(first.start.batch_id)
+        batch = self._manager.open(first.start.batch_id, caller())
         batch.uploads += 1
         try:
             await self._receive(batch, first.start, request_iterator)
@@ -78,13 +79,13 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
 
     @handlers.unary
     async def GetBatch(self, request: pb.GetBatchRequest, context: handlers.Context) -> pb.GetBatchResponse:
-        return pb.GetBatchResponse(batch=batch_message(self._manager.get(request.batch_id)))
+        return pb.GetBatchResponse(batch=batch_message(self._manager.get(request.batch_id, caller())))
 
     @handlers.streaming
     async def WatchBatch(
         self, request: pb.WatchBatchRequest, context: handlers.Context
     ) -> AsyncIterator[pb.WatchBatchResponse]:
-        batch, sent = self._manager.get(request.batch_id), request.skip_results
+        batch, sent = self._manager.get(request.batch_id, caller()), request.skip_results
         last: pb.BatchProgress | None = None
         told = -math.inf
         while True:
@@ -107,7 +108,7 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
     async def GetBatchResult(
         self, request: pb.GetBatchResultRequest, context: handlers.Context
     ) -> pb.GetBatchResultResponse:
-        batch = self._manager.get(request.batch_id)
+        batch = self._manager.get(request.batch_id, caller())
         recording = batch.recordings.get(request.key)
         if recording is None:
             raise NotFound(f"the batch has no recording {request.key!r}")
@@ -117,7 +118,7 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
     async def CancelBatch(
         self, request: pb.CancelBatchRequest, context: handlers.Context
     ) -> pb.CancelBatchResponse:
-        batch = self._manager.get(request.batch_id)
+        batch = self._manager.get(request.batch_id, caller())
         self._manager.cancel(batch)
         return pb.CancelBatchResponse(batch=batch_message(batch))
 
@@ -125,7 +126,7 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
     async def DeleteBatch(
         self, request: pb.DeleteBatchRequest, context: handlers.Context
     ) -> pb.DeleteBatchResponse:
-        await self._manager.delete(self._manager.get(request.batch_id))
+        await self._manager.delete(self._manager.get(request.batch_id, caller()))
         return pb.DeleteBatchResponse()
 
 

@@ -62,9 +62,13 @@ class BatchRecording:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Times are of time.time(), seconds. `uploads` counts the calls that bring recordings now."""
+    """Times are of time.time(), seconds. `uploads` counts the calls that bring recordings now.
+
+    `owner` is the name of the API key that it was made with, None where there are no keys.
+    """
 
     batch_id: str
+    owner: str | None
     folder: Path
     created: float = field(default_factory=time.time)
     touched: float = field(default_factory=time.monotonic)

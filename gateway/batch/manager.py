@@ -59,13 +59,16 @@ def batch_limits(config: GatewayConfig) -> BatchLimits:
 
 
 class BatchManager:
-    """All batches of this gateway, as an async context manager; leaving it cancels and removes them."""
+    """All batches of this gateway, as an async context manager; leaving it cancels and removes them.
+
+    A batch exists only for the `owner` that made it; several owners may each have one of the same id.
+    """
 
     def __init__(self, service: GatewayService, limits: BatchLimits | None = None) -> None:
         self.limits = limits or BatchLimits()
         self.space = SpoolSpace(self.limits.spool_bytes, self._is_busy)
         self._service = service
-        self._batches: dict[str, Batch] = {}
+        self._batches: dict[tuple[str | None, str], Batch] = {}
         self._turns: deque[Batch] = deque()
         self._work = asyncio.Semaphore(0)
         self._unfinished = 0
@@ -86,12 +89,12 @@ class BatchManager:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
-    def open(self, batch_id: str) -> Batch:
-        """The open batch of that id, made where there is none; "" makes one with an id of its own."""
+    def open(self, batch_id: str, owner: str | None = None) -> Batch:
+        """The owner's open batch of that id, made where there is none; "" makes one with an id of its own."""
         if batch_id and not _ID.fullmatch(batch_id):
             raise InvalidRequest.of("start.batch_id", 'takes 1 to 64 letters, digits, "-" and "_"')
-        if batch_id in self._batches:
-            batch = self._batches[batch_id]
+        batch = self._batches.get((owner, batch_id))
+        if batch is not None:
             batch.check_open()
             return batch
         if len(self._batches) >= self.limits.max_batches:
@@ -99,13 +102,14 @@ class BatchManager:
         batch_id = batch_id or uuid.uuid4().hex
         folder = self._folder / uuid.uuid4().hex
         folder.mkdir()
-        return self._batches.setdefault(batch_id, Batch(batch_id, folder))
+        return self._batches.setdefault((owner, batch_id), Batch(batch_id, owner, folder))
 
-    def get(self, batch_id: str) -> Batch:
-        """Raises NotFound."""
-        if batch_id not in self._batches:
+    def get(self, batch_id: str, owner: str | None = None) -> Batch:
+        """The owner's batch of that id. Raises NotFound."""
+        batch = self._batches.get((owner, batch_id))
+        if batch is None:
             raise NotFound(f"there is no batch {batch_id!r}; it may have expired")
-        return self._batches[batch_id]
+        return batch
 
     def check_room(self, batch: Batch) -> None:
         """LimitExceeded when the batch takes no more recordings."""
@@ -142,7 +146,7 @@ class BatchManager:
     async def delete(self, batch: Batch) -> None:
         """Cancel, wait for what runs to stop, and remove everything."""
         self.cancel(batch)
-        self._batches.pop(batch.batch_id, None)
+        self._batches.pop((batch.owner, batch.batch_id), None)
         await asyncio.gather(*batch.tasks, return_exceptions=True)
         batch.is_deleted = True
         self.space.give_back(batch.result_bytes)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tandem import __version__
 from tandem.cli import bulk, encode, fetch, health, key, plan, serve, stream, transcribe
+from tandem.cli.usage import UsageError
 from tandem.errors import TandemError
 from tandem.launcher import LaunchError
 
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except UsageError as error:
+        print(f"tandem {options.command}: {error}", file=sys.stderr)
+        return 2
     except (TandemError, LaunchError, OSError) as error:
         print(f"tandem {options.command}: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tandem.api_keys import new_key
+from tandem.cli.usage import UsageError
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("key", help="make an API key: printed once, its hash goes to the gateway")
@@ -15,9 +18,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     """The key on standard output; the file's line too unless it was appended."""
-    from gateway.keys import new_key
-
-    key, line = new_key(options.name)
+    try:
+        key, line = new_key(options.name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     print(key)
     if options.file:
         with open(options.file, "a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""`pip install tandem-asr` without extras is a client: SDK and command line import with nothing else."""
+"""`pip install tandem-asr` without extras is a client: SDK and command line need nothing else."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ sys.meta_path.insert(0, Absent())
 import tandem
 for name in tandem.__all__:
     getattr(tandem, name)
-from tandem.cli import build_parser
+from tandem.cli import build_parser, main
 build_parser()
+assert main(["key", "somebody"]) == 0
 """
 
 

@@ -14,8 +14,10 @@ import pytest
 
 from gateway.api.grpc_batch import BatchServicer
 from gateway.batch.manager import BatchLimits, BatchManager
+from gateway.keys import KeyInterceptor, KeyRing, new_key
 from gateway.pipeline import Recognizer
 from gateway.service import GatewayService, ServiceLimits
+from tandem.access import Access
 from tandem.asr.v1 import batch_pb2 as pb
 from tandem.asr.v1 import batch_pb2_grpc
 from tandem.errors import InvalidAudio, Overloaded, Unavailable
@@ -63,10 +65,18 @@ class Script:
 class Batches:
     """The server, its parts, and a stub."""
 
-    def __init__(self, script: Script, manager: BatchManager, stub: Any) -> None:
+    def __init__(self, script: Script, manager: BatchManager, stub: Any, address: str) -> None:
         self.script = script
         self.manager = manager
         self.stub: batch_pb2_grpc.BatchServiceAsyncStub = stub
+        self._address = address
+
+    @contextlib.asynccontextmanager
+    async def of(self, key: str) -> AsyncIterator[Batches]:
+        """The same server for the holder of an API key."""
+        async with Access(api_key=key).aio_channel(self._address, ()) as channel:
+            stub = batch_pb2_grpc.BatchServiceStub(channel)
+            yield Batches(self.script, self.manager, stub, self._address)
 
     async def send(self, *audio: bytes, batch_id: str = "", keep_open: bool = False) -> pb.Batch:
         """Upload recordings whose keys are their first bytes."""
@@ -90,17 +100,17 @@ def messages(start: pb.BatchStart, audio: Iterable[bytes]) -> Iterator[pb.BatchR
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, limits: BatchLimits) -> AsyncIterator[Batches]:
+async def serving(folder: Path, limits: BatchLimits, keys: KeyRing | None = None) -> AsyncIterator[Batches]:
     service, script = GatewayService(ServiceLimits(64 * KIB, 3600.0)), Script()
     service.recognizer = cast(Recognizer, script)
     address = f"unix:{folder}/b.sock"
-    server = grpc.aio.server()
+    server = grpc.aio.server(interceptors=[KeyInterceptor(keys)] if keys else [])
     async with BatchManager(service, limits) as manager:
         batch_pb2_grpc.add_BatchServiceServicer_to_server(BatchServicer(service, manager), server)
         server.add_insecure_port(address)
         await server.start()
         async with grpc.aio.insecure_channel(address) as channel:
-            yield Batches(script, manager, batch_pb2_grpc.BatchServiceStub(channel))
+            yield Batches(script, manager, batch_pb2_grpc.BatchServiceStub(channel), address)
         await server.stop(0)
 
 
@@ -297,3 +307,38 @@ async def test_too_many_batches(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await batches.send(b"two")
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_batch_belongs_to_the_name_of_the_key_that_made_it(tmp_path: Path) -> None:
+    (mine, one), (renewed, another), (theirs, other) = map(new_key, ("first", "first", "second"))
+    file = tmp_path / "keys"
+    file.write_text("\n".join((one, another, other)), encoding="utf-8")
+    async with (
+        serving(tmp_path, BatchLimits(parallel=2), KeyRing(file)) as batches,
+        batches.of(mine) as owner,
+        batches.of(renewed) as same,
+        batches.of(theirs) as stranger,
+    ):
+        await owner.send(b"one", batch_id="nightly", keep_open=True)
+        for call in (
+            stranger.get("nightly"),
+            stranger.watch("nightly"),
+            stranger.stub.GetBatchResult(pb.GetBatchResultRequest(batch_id="nightly", key="one")),
+            stranger.stub.CancelBatch(pb.CancelBatchRequest(batch_id="nightly")),
+            stranger.stub.DeleteBatch(pb.DeleteBatchRequest(batch_id="nightly")),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+        # The same id again is another batch, and the end of it is not the end of the first.
+        made = await stranger.send(b"two", batch_id="nightly")
+        assert [item.key for item in made.recordings] == ["two"]
+        told = await stranger.watch("nightly")
+        assert [message.result.key for message in told if message.HasField("result")] == ["two"]
+        await stranger.stub.DeleteBatch(pb.DeleteBatchRequest(batch_id="nightly"))
+        # Another key of the same name goes on where the first one was.
+        assert [item.key for item in (await same.get("nightly")).recordings] == ["one"]
+        await same.send(b"three", batch_id="nightly")
+        told = await owner.watch("nightly")
+        results = {message.result.key for message in told if message.HasField("result")}
+        assert results == {"one", "three"}
