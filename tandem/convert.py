@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields
 
 from tandem.asr.v1 import asr_pb2 as pb
@@ -18,6 +19,13 @@ from tandem.results import (
 )
 from tandem.rpc.durations import duration, seconds
 
+MAX_HOTWORDS = 2_000
+MAX_HOTWORD_CHARACTERS = 16_384
+"""Of all hotwords together: a multiple of what the models' prompts were trained with."""
+_MAX_LANGUAGE = 64
+_MAX_SPEAKERS = 1_000
+_MAX_NEW_TOKENS = 100_000
+
 _SOURCES = {
     TimestampSource.NONE: pb.TIMESTAMP_SOURCE_NONE,
     TimestampSource.CTC: pb.TIMESTAMP_SOURCE_CTC,
@@ -25,6 +33,9 @@ _SOURCES = {
 
 
 def options_to_config(options: RecognizeOptions) -> pb.RecognitionConfig:
+    """The message of a request; InvalidRequest names the first field that makes no sense."""
+    # Before protobuf says "Value out of range", of which field it does not say.
+    check_options(options)
     endpoint = pb.EndpointConfig(
         dynamic_silence=options.dynamic_silence,
         silence_schedule=[_step_to_message(step) for step in options.silence_schedule],
@@ -74,22 +85,37 @@ def config_to_options(config: pb.RecognitionConfig) -> RecognizeOptions:
 
 def check_options(options: RecognizeOptions) -> None:
     """Raise InvalidRequest for values that can never work."""
-    if options.num_speakers is not None and options.num_speakers < 1:
-        raise InvalidRequest.of("config.speakers.num_speakers", "must be at least 1")
-    if options.max_new_tokens is not None and options.max_new_tokens < 1:
-        raise InvalidRequest.of("config.max_new_tokens", "must be at least 1")
-    if options.max_segment is not None and options.max_segment < 1:
+    check_terms(options.language, options.hotwords)
+    for field, value, most in (
+        ("config.speakers.num_speakers", options.num_speakers, _MAX_SPEAKERS),
+        ("config.max_new_tokens", options.max_new_tokens, _MAX_NEW_TOKENS),
+    ):
+        if value is not None and not 1 <= value <= most:
+            raise InvalidRequest.of(field, f"must be between 1 and {most}")
+    if options.max_segment is not None and not 1 <= options.max_segment < math.inf:
         raise InvalidRequest.of("config.endpoint.max_segment", "must be at least 1 s")
-    if options.fixed_silence <= 0:
+    if not 0 < options.fixed_silence < math.inf:
         raise InvalidRequest.of("config.endpoint.fixed_silence", "must be positive")
     limits = [step.max_speech for step in options.silence_schedule]
-    if limits != sorted(set(limits)) or any(step.silence <= 0 for step in options.silence_schedule):
+    silences = [step.silence for step in options.silence_schedule]
+    if limits != sorted(set(limits)) or not all(0 < silence < math.inf for silence in silences):
         raise InvalidRequest.of(
             "config.endpoint.silence_schedule", "needs ascending max_speech and positive silence"
         )
     if limits and limits[-1] != math.inf:
         raise InvalidRequest.of(
             "config.endpoint.silence_schedule", "the last step must leave max_speech unset"
+        )
+
+
+def check_terms(language: str | None, hotwords: Sequence[str]) -> None:
+    """Raise InvalidRequest for a language or hotwords too long for any prompt."""
+    if language is not None and len(language) > _MAX_LANGUAGE:
+        raise InvalidRequest.of("config.language", f"must have at most {_MAX_LANGUAGE} characters")
+    if len(hotwords) > MAX_HOTWORDS or sum(map(len, hotwords)) > MAX_HOTWORD_CHARACTERS:
+        raise InvalidRequest.of(
+            "config.hotwords",
+            f"must be at most {MAX_HOTWORDS}, with {MAX_HOTWORD_CHARACTERS} characters together",
         )
 
 

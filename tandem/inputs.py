@@ -16,7 +16,8 @@ from tandem.errors import InvalidRequest
 from tandem.waves import SAMPLE_RATE, to_wav
 
 Input: TypeAlias = Any
-"""A path, bytes of a file, samples (array or tensor, alone or with their rate), or an iterable of these."""
+"""A path, bytes of a file, a file opened in binary mode, samples (array or tensor, alone or with their rate),
+or an iterable of these."""
 
 _LISTS = (".scp", ".jsonl", ".parquet")
 
@@ -38,7 +39,8 @@ def recordings(inputs: Input, sample_rate: int = SAMPLE_RATE) -> Iterator[Record
     """Each recording of `inputs` in order; `sample_rate` is that of samples that come without one.
 
     Keys are those of a list file, or the file's name without extension, or sample_<i>; a key that occurs
-    again gets _1, _2, and so on. Raises InvalidRequest for a list file that makes no sense, with its line.
+    again gets _1, _2, and so on. An open file is read to its end at its turn. Raises InvalidRequest for a
+    list file that makes no sense, with its line, and TypeError for what is no recording.
     """
     taken: set[str] = set()
     for recording in _all(inputs, sample_rate):
@@ -63,8 +65,13 @@ def _all(inputs: Input, sample_rate: int) -> Iterator[Recording]:
 def _is_many(inputs: Input) -> bool:
     if isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[1], int):
         return False
-    single = isinstance(inputs, (str, Path, bytes, bytearray)) or hasattr(inputs, "ndim")
+    single = isinstance(inputs, (str, Path, bytes, bytearray)) or hasattr(inputs, "ndim") or _is_file(inputs)
     return not single and isinstance(inputs, Iterable)
+
+
+def _is_file(item: Input) -> bool:
+    """An open file is iterable too: as its lines, which are no recordings."""
+    return hasattr(item, "read")
 
 
 def _one(item: Input, index: int, sample_rate: int) -> Iterator[Recording]:
@@ -73,6 +80,9 @@ def _one(item: Input, index: int, sample_rate: int) -> Iterator[Recording]:
         yield from _listed(path) if path.suffix in _LISTS else [Recording(path.stem, str(path), path)]
         return
     name = f"sample_{index}"
+    if _is_file(item):
+        yield _opened(item, name)
+        return
     if isinstance(item, (bytes, bytearray)):
         data = bytes(item)
         yield Recording(name, name, lambda: data)
@@ -81,6 +91,18 @@ def _one(item: Input, index: int, sample_rate: int) -> Iterator[Recording]:
     if not hasattr(samples, "ndim"):
         raise TypeError(f"{name}: cannot transcribe a {type(samples).__name__}")
     yield Recording(name, name, lambda: to_wav(samples, rate))
+
+
+def _opened(file: Input, unnamed: str) -> Recording:
+    """All of it, now: the caller may close the file before its turn to be sent."""
+    name = getattr(file, "name", None)
+    # A file without a path has a number here, or nothing.
+    path = Path(name) if isinstance(name, str) and name else None
+    data = file.read()
+    if not isinstance(data, (bytes, bytearray)):
+        raise TypeError(f"{path or unnamed}: not opened in binary mode")
+    content = bytes(data)
+    return Recording(path.stem if path else unnamed, str(path or unnamed), lambda: content)
 
 
 def _listed(file: Path) -> Iterator[Recording]:
@@ -92,14 +114,21 @@ def _listed(file: Path) -> Iterator[Recording]:
 
 def _lines(file: Path) -> Iterator[tuple[str | None, str]]:
     parse = _scp_line if file.suffix == ".scp" else _jsonl_line
+    for number, line in enumerate(_decoded(file), 1):
+        if not line.strip():
+            continue
+        try:
+            yield parse(line.strip())
+        except ValueError as error:
+            raise InvalidRequest(f"{file} line {number}: {error}") from error
+
+
+def _decoded(file: Path) -> Iterator[str]:
     with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield parse(line.strip())
-            except ValueError as error:
-                raise InvalidRequest(f"{file} line {number}: {error}") from error
+        try:
+            yield from lines
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"{file} is not UTF-8") from error
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[str | None, str]]:

@@ -121,10 +121,11 @@ class AutoModelVLLM(_Model):
     ) -> list[dict[str, Any]]:
         """A dict per recording, in order: key, text, timestamps [{token, start_time, end_time, score}].
 
-        `input` is a path, wav.scp, jsonl, bytes, samples, or a list of these. `vad=False` decodes each as
-        one segment and raises LimitExceeded where the model's limit is exceeded. `spk` and `sentence_info`
-        add sentence_info [{text, start, end, timestamp, spk}] in milliseconds. `batch_size` recordings are
-        in flight at a time. The error of a recording names it.
+        As in FunASR, timestamps is left out where there are none: for silence, and for a model without CTC.
+        `input` is a path, wav.scp, jsonl, bytes, an open file, samples, or a list of these. `vad=False`
+        decodes each as one segment and raises LimitExceeded where the model's limit is exceeded. `spk` and
+        `sentence_info` add sentence_info [{text, start, end, timestamp, spk}] in milliseconds. `batch_size`
+        recordings are in flight at a time. The error of a recording names it.
         """
         wanted = RecognizeOptions(
             language=language,

@@ -14,7 +14,8 @@ import numpy as np
 from tandem.access import Access
 from tandem.cli.access import access_of, add_access_flags
 from tandem.cli.models import add_model_flags, encoder_flags, resolve
-from tandem.encoder_client import encode_file
+from tandem.encoder_client import encode_file, read_pcm16
+from tandem.errors import CapabilityMissing, InvalidAudio
 from tandem.launcher import spawn, wait_ready
 
 
@@ -34,13 +35,31 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     """Write `audio_embeds` [n, hidden] and, where the model has CTC, dense `ctc_log_probs` [T, vocab]."""
+    _check_wav(options.file)
     with _encoder(options) as (target, access):
-        tensors = encode_file(target, options.file, access)
+        try:
+            tensors = encode_file(target, options.file, access)
+        except CapabilityMissing as error:
+            raise CapabilityMissing(
+                f"{target} is no encoder ({error}); --server needs the encoder's address, not the gateway's"
+            ) from error
     arrays: dict[str, Any] = {name: tensor.float32() for name, tensor in tensors.items()}
-    np.savez(options.output, **arrays)
+    # Given a name instead of a file, numpy would add .npz to one that ends otherwise.
+    with options.output.open("wb") as file:
+        np.savez(file, **arrays)
     shapes = ", ".join(f"{name} {list(tensor.array.shape)}" for name, tensor in tensors.items())
     print(f"{options.output}: {shapes}")
     return 0
+
+
+def _check_wav(path: Path) -> None:
+    """InvalidAudio that names the file, before an encoder starts for it. Raises OSError."""
+    try:
+        read_pcm16(path.read_bytes())
+    except InvalidAudio as error:
+        # For a file that ends too early the wave module has no words.
+        reason = f" ({error.__cause__})" if str(error.__cause__ or "") else ""
+        raise InvalidAudio(f"{path}: needs a 16 kHz mono 16-bit wav file{reason}") from error
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import argparse
 from dataclasses import replace
 
 from tandem.cli.models import engine_options
+from tandem.cli.usage import UsageError
+from tandem.errors import InvalidRequest
 from tandem.local import EngineOptions
 
 
@@ -28,4 +30,7 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
 
 def process_options(options: argparse.Namespace) -> EngineOptions:
     """The flags of add_process_flags and add_model_flags as the services take them."""
-    return replace(engine_options(options), encoders=options.encoders, decoders=options.decoders)
+    try:
+        return replace(engine_options(options), encoders=options.encoders, decoders=options.decoders)
+    except InvalidRequest as error:
+        raise UsageError(str(error)) from error

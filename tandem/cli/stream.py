@@ -19,7 +19,7 @@ from rich.text import Text
 from tandem.cli.access import access_of, add_access_flags, add_server_flag
 from tandem.cli.formats import clock
 from tandem.cli.models import add_model_flags
-from tandem.cli.transcribe import server
+from tandem.cli.transcribe import checked, server
 from tandem.errors import CapabilityMissing
 from tandem.live_events import Ended, EndReason, Final, LiveEvent, Partial, Refined
 from tandem.live_inputs import recording_pcm
@@ -49,11 +49,10 @@ def run(options: argparse.Namespace) -> int:
     """Print sentences as they become final, with the running one below them."""
     if options.file is not None and not options.file.is_file():
         raise FileNotFoundError(f"no such file: {options.file}")
-    wanted = StreamOptions(
-        RecognizeOptions(
-            language=options.language, hotwords=tuple(options.hotwords), speakers=options.speakers
-        )
+    recognize = RecognizeOptions(
+        language=options.language, hotwords=tuple(options.hotwords), speakers=options.speakers
     )
+    wanted = StreamOptions(checked(recognize))
     if options.mic:
         _sounddevice()
     with contextlib.ExitStack() as resources:

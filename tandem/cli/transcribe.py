@@ -18,7 +18,9 @@ from tandem.cli.models import add_model_flags, engine_options
 from tandem.cli.output import Sink, Style, open_sink, style_for
 from tandem.cli.processes import add_process_flags, positive, process_options
 from tandem.cli.progress import Meter
-from tandem.errors import InvalidRequest, TandemError
+from tandem.cli.usage import UsageError
+from tandem.convert import check_options
+from tandem.errors import AlreadyExists, InvalidRequest, TandemError
 from tandem.inputs import Recording, recordings
 from tandem.local import EngineOptions, LocalServices
 from tandem.many import IN_FLIGHT, ManyOptions, Outcome, transcribe_many
@@ -69,7 +71,10 @@ def add_recognition_flags(parser: argparse.ArgumentParser) -> None:
 def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
-        "-o", "--output", type=Path, help="file that grows with each result, or folder for a file each"
+        "-o",
+        "--output",
+        help="file that grows with each result, or folder for a file each: one that is there, "
+        "or a name that ends with a slash",
     )
     group.add_argument(
         "--format", choices=FORMATS, help="unset follows the name of the output, else it is text"
@@ -85,7 +90,8 @@ def run(options: argparse.Namespace) -> int:
     """Write each transcript in order; a file that fails is reported and the others go on."""
     given = [*options.files, *options.input]
     if not given:
-        raise InvalidRequest("no input: give files, a wav.scp or a jsonl")
+        raise UsageError("no input: give files, a wav.scp or a jsonl")
+    wanted = recognize_options(options, details=options.details)
     items = list(recordings(given))
     style = Style(style_for(options.output, options.format), options.details)
     with open_sink(options.output, style, resume=options.resume, several=len(items) > 1) as sink:
@@ -95,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
         there = [item for item in todo if _is_there(item)]
         failed = len(todo) - len(there)
         if there:
-            failed += _transcribe(there, sink, options)
+            failed += _transcribe(there, sink, wanted, options)
     return 1 if failed else 0
 
 
@@ -106,11 +112,13 @@ def _is_there(item: Recording) -> bool:
     return True
 
 
-def _transcribe(items: Sequence[Recording], sink: Sink, options: argparse.Namespace) -> int:
+def _transcribe(
+    items: Sequence[Recording], sink: Sink, wanted: RecognizeOptions, options: argparse.Namespace
+) -> int:
     """How many failed."""
     access = access_of(options) if options.server else None
     many = ManyOptions(
-        recognize_options(options, details=options.details),
+        wanted,
         options.batch_size,
         options.timeout,
         access=access,
@@ -136,15 +144,19 @@ def _take(outcome: Outcome, sink: Sink, timing: bool) -> bool:
     except (TandemError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return False
-    sink.write(outcome.recording, transcript)
+    try:
+        sink.write(outcome.recording, transcript)
+    except AlreadyExists as error:
+        print(error, file=sys.stderr)
+        return False
     if timing:
         print(timing_line(transcript), file=sys.stderr)
     return True
 
 
 def recognize_options(options: argparse.Namespace, *, details: bool = False) -> RecognizeOptions:
-    """What the flags of add_recognition_flags ask for."""
-    return RecognizeOptions(
+    """What the flags of add_recognition_flags ask for. Raises UsageError for values that can never work."""
+    wanted = RecognizeOptions(
         language=options.language,
         hotwords=tuple(options.hotwords),
         itn=options.itn,
@@ -155,6 +167,16 @@ def recognize_options(options: argparse.Namespace, *, details: bool = False) -> 
         separate_channels=options.separate_channels,
         details=details,
     )
+    return checked(wanted)
+
+
+def checked(wanted: RecognizeOptions) -> RecognizeOptions:
+    """The same; UsageError for values that can never work, before services start or a server is asked."""
+    try:
+        check_options(wanted)
+    except InvalidRequest as error:
+        raise UsageError(str(error)) from error
+    return wanted
 
 
 def timing_line(transcript: Transcript) -> str:

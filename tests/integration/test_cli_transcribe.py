@@ -102,6 +102,26 @@ def test_a_folder_gets_a_file_each(folder: Path, http_services: HttpStack) -> No
     assert (folder / "out" / "short.srt").exists()
 
 
+def test_keys_that_look_alike_have_a_file_each_in_a_folder_that_is_made(
+    folder: Path, http_services: HttpStack
+) -> None:
+    (folder / "wav.scp").write_text("a/b short.wav\na_b copy.wav\n.. short.wav\n")
+    done = tandem(folder, http_services, "wav.scp", "-o", "new/", "--format", "jsonl")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = {path.name: records(path)[0]["key"] for path in (folder / "new").iterdir()}
+    assert found == {"a%2Fb.jsonl": "a/b", "a_b.jsonl": "a_b", "%2E%2E.jsonl": ".."}
+    (folder / "new" / "a_b.jsonl").unlink()
+    again = tandem(folder, http_services, "wav.scp", "-o", "new/", "--format", "jsonl", "--resume")
+    assert (again.returncode, again.stderr) == (0, "2 of 3 are done already\n")
+    assert records(folder / "new" / "a_b.jsonl")[0]["key"] == "a_b"
+
+
+def test_a_list_that_is_not_utf_8_is_told_in_one_line(folder: Path, http_services: HttpStack) -> None:
+    (folder / "wav.scp").write_bytes("会议 short.wav\n".encode("gbk"))
+    done = tandem(folder, http_services, "wav.scp")
+    assert (done.returncode, done.stderr) == (1, "tandem transcribe: wav.scp is not UTF-8\n")
+
+
 def test_files_that_fail_are_reported_and_the_others_go_on(folder: Path, http_services: HttpStack) -> None:
     done = tandem(folder, http_services, "short.wav", "bad.wav", "missing.wav", "copy.wav", "-o", "out.jsonl")
     assert done.returncode == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import shutil
 import subprocess
@@ -121,6 +122,26 @@ def test_every_kind_of_input_gives_the_same_text(model: AutoModelVLLM, tmp_path:
     assert {result["text"] for result in results} == {results[0]["text"]}
     assert [r["key"] for r in results] == ["english_9s", *(f"sample_{i}" for i in range(1, 6)), "k"]
     assert model.generate(samples) == [{**results[2], "key": "sample_0"}]
+
+
+def test_an_open_file_is_one_recording(model: AutoModelVLLM, paths: list[str]) -> None:
+    (expected,) = model.generate(paths[0])
+    with open(paths[0], "rb") as file:
+        assert model.generate(file) == [expected]
+    memory = io.BytesIO(Path(paths[0]).read_bytes())
+    assert model.generate(memory) == [{**expected, "key": "sample_0"}]
+
+
+def test_silence_has_no_timestamps_as_in_the_published_engine(model: AutoModelVLLM) -> None:
+    (result,) = model.generate(np.zeros(32_000, np.float32))
+    assert result == {"key": "sample_0", "text": ""}
+
+
+def test_an_option_that_can_never_work_is_named(model: AutoModelVLLM, paths: list[str]) -> None:
+    with pytest.raises(InvalidRequest, match=r"config\.max_new_tokens: must be at most"):
+        model.generate(paths[0], max_new_tokens=2**32)
+    with Client(model.server) as client, pytest.raises(InvalidRequest, match=r"config\.max_new_tokens"):
+        client.recognize(paths[0], RecognizeOptions(max_new_tokens=2**32))
 
 
 def test_the_direct_interface_decodes_one_segment_where_it_fits(direct: FunASRNanoVLLM) -> None:

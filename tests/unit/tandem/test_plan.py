@@ -197,8 +197,37 @@ def test_the_command_prints_the_same_plan_three_ways(
 
 
 def test_a_command_without_a_load_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan"]) == 1
+    assert main(["plan"]) == 2
     assert "tandem plan: a plan needs live streams or hours" in capsys.readouterr().err
+    assert main(["plan", "--hours", "5e-324"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--live", "nan"),
+        ("--live", "-1"),
+        ("--live", "1e308"),
+        ("--hours", "inf"),
+        ("--peak", "0.5"),
+        ("--recording", "0"),
+        ("--utilization", "1e-320"),
+        ("--latency-ms", "nan"),
+        ("--spare", "-1"),
+    ],
+)
+def test_a_flag_without_a_sensible_number_is_bad_usage(
+    capsys: pytest.CaptureFixture[str], flag: str, value: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "--live", "5", f"{flag}={value}"])
+    assert ended.value.code == 2
+    assert f"tandem plan: error: argument {flag}: {value} is " in capsys.readouterr().err
+
+
+def test_a_target_that_cannot_be_met_is_no_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--live", "1", "--latency-ms", "1"]) == 1
+    assert "tandem plan: no number of replicas gives 1 ms" in capsys.readouterr().err
 
 
 def test_the_table_of_the_page_is_what_the_packaged_costs_say() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +76,47 @@ def test_a_bad_line_is_named(folder: Path, name: str, text: str) -> None:
     (folder / name).write_text(text)
     with pytest.raises(InvalidRequest, match=f"{name} line 2"):
         keys(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("wav.scp", "会议 x/a.wav\n"), ("in.jsonl", '{"key": "会议", "source": "x/a.wav"}\n')]
+)
+def test_a_list_that_is_not_utf_8_is_named(folder: Path, name: str, line: str) -> None:
+    (folder / name).write_bytes(line.encode("gbk"))
+    with pytest.raises(InvalidRequest, match=f"{name} is not UTF-8"):
+        keys(name)
+
+
+def test_an_open_file_is_one_recording(folder: Path) -> None:
+    lines = b"RIFF\nof several\nlines\n"
+    (folder / "meeting.wav").write_bytes(lines)
+    with Path("meeting.wav").open("rb") as file:
+        (found,) = recordings(file)
+    assert (found.key, found.name, found.load()) == ("meeting", "meeting.wav", lines)
+    memory = io.BytesIO(lines)
+    (found,) = recordings(memory)
+    assert (found.key, found.name) == ("sample_0", "sample_0")
+    # An upload that is taken up again loads it again.
+    assert found.load() == found.load() == lines
+    with tempfile.TemporaryFile() as unnamed:
+        assert keys(["a.wav", unnamed, io.BytesIO(lines)]) == ["a", "sample_1", "sample_2"]
+
+
+def test_files_that_a_generator_closes_are_read_at_their_turn(folder: Path) -> None:
+    def files() -> Iterator[BinaryIO]:
+        for name in ("x/a.wav", "y/a.wav"):
+            with Path(name).open("rb") as file:
+                yield file
+
+    assert [(item.key, item.load()) for item in list(recordings(files()))] == [("a", b"x"), ("a_1", b"y")]
+
+
+def test_a_file_of_text_is_refused(folder: Path) -> None:
+    with (
+        Path("x/a.wav").open(encoding="utf-8") as file,
+        pytest.raises(TypeError, match=r"a\.wav: not opened in"),
+    ):
+        keys(file)
 
 
 def test_nothing_is_read_before_its_turn() -> None:

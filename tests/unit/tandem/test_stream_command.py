@@ -164,3 +164,12 @@ def test_a_microphone_that_cannot_be_opened_is_a_clear_error(
     plug_in(monkeypatch, refuse)
     assert main(["stream", "--mic", "--server", "localhost:1"]) != 0
     assert "no usable microphone: Invalid input device" in capsys.readouterr().err
+
+
+def test_a_language_that_no_prompt_can_hold_is_bad_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "clip.wav"
+    file.touch()
+    assert main(["stream", "--file", str(file), "--language", "x" * 65]) == 2
+    assert capsys.readouterr().err.startswith("tandem stream: config.language: ")
