@@ -17,6 +17,7 @@ from gateway.api.http import make_app
 from gateway.api.http_server import HttpServerConfig, http_server
 from gateway.api.realtime_defaults import realtime_defaults
 from gateway.api.realtime_funasr import realtime_server
+from gateway.audio.live import MAX_MESSAGE_BYTES
 from gateway.backends.pool import connect_encoders
 from gateway.batch.manager import BatchManager, batch_limits
 from gateway.config import GatewayConfig, parse
@@ -111,9 +112,8 @@ async def listening(
                 realtime=defaults,
                 keys=keys,
             )
-            http = HttpServerConfig(
-                config.http_host, config.http_port, config.drain_seconds, config.max_audio_bytes, tls
-            )
+            largest = min(config.max_audio_bytes, MAX_MESSAGE_BYTES)
+            http = HttpServerConfig(config.http_host, config.http_port, config.drain_seconds, largest, tls)
             server.beside.append((await servers.enter_async_context(http_server(app, http))).stop)
         if config.realtime_port:
             await servers.enter_async_context(

@@ -31,7 +31,7 @@ def _schedule(value: object) -> tuple[SilenceStep, ...]:
         raise ValueError("must be a JSON array")
     try:
         return tuple(_step(pair) for pair in json.loads(value))
-    except (TypeError, json.JSONDecodeError) as error:
+    except (TypeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
         raise ValueError("must be JSON like [[5000, 1500], [20000, 800], [null, 300]]") from error
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
+from gateway.audio.live import MAX_MESSAGE_BYTES
 from tandem.rpc.security import ServerTls
 
 log = logging.getLogger("tandem.gateway.http")
@@ -24,7 +25,7 @@ class HttpServerConfig:
     host: str
     port: int
     drain_seconds: float = 30.0
-    max_message_bytes: int = 16 * 1024 * 1024
+    max_message_bytes: int = MAX_MESSAGE_BYTES
     """Largest WebSocket message."""
     tls: ServerTls | None = None
 

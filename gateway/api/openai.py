@@ -96,7 +96,7 @@ class TranscriptionForm(RecognitionForm):
             return (
                 {} if silence is None else {"dynamic_silence": False, "fixed_silence": float(silence) / 1000}
             )
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError, RecursionError) as error:
             expected = 'must be "auto" or {"type": "server_vad", "silence_duration_ms": 500}'
             raise InvalidRequest.of("chunking_strategy", expected) from error
 

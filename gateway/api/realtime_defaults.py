@@ -8,6 +8,8 @@ from pathlib import Path
 
 from gateway.config import GatewayConfig
 from gateway.text.replace import parse_replacements
+from tandem.convert import check_terms
+from tandem.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,19 @@ def _read(path: str) -> str:
 
 
 def realtime_defaults(config: GatewayConfig) -> RealtimeDefaults:
-    """From the flags and the files that they name, hotwords one a line. OSError where one cannot be read."""
+    """From the flags and the files that they name, hotwords one a line.
+
+    OSError where one cannot be read, ValueError where there are more hotwords than a request may have.
+    """
     lines = map(str.strip, _read(config.hotword_file).splitlines())
+    hotwords = tuple(line for line in lines if line)
+    try:
+        check_terms(config.language, hotwords)
+    except InvalidRequest as error:
+        raise ValueError(f"--language or {config.hotword_file}: {error}") from error
     return RealtimeDefaults(
         language=config.language or None,
-        hotwords=tuple(line for line in lines if line),
+        hotwords=hotwords,
         replacements=parse_replacements(_read(config.postprocess_hotword_file)),
         speakers=config.enable_spk,
         client_endpoint=config.endpoint_mode == "client",

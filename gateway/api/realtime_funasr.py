@@ -27,13 +27,15 @@ from gateway.session.events import Ended, EndReason, Failed, Refined
 from gateway.session.live import LiveSession
 from gateway.session.registry import Held
 from gateway.text.replace import parse_replacements
-from tandem.errors import TandemError
+from tandem.convert import check_terms
+from tandem.errors import InvalidRequest, TandemError
 from tandem.results import RecognizeOptions
 from tandem.rpc.security import ServerTls
 
 log = logging.getLogger("tandem.gateway.realtime")
 
 _TRUE = frozenset(("true", "1", "on", "yes"))
+_MAX_REPLACEMENTS = 16_384
 _MAX_MESSAGE = 10 * 1024 * 1024
 _PING_SECONDS = 20
 _PROGRESS = 1.0
@@ -87,8 +89,10 @@ class Connection:
         return None if self._held is None else self._held.session
 
     async def _audio(self, data: bytes) -> None:
-        if self._session is not None:
-            await self._session.hear(await self._decoder.push(data))
+        session = self._session
+        if session is not None:
+            async for pcm in self._decoder.push(data):
+                await session.hear(pcm)
 
     async def _command(self, text: str) -> None:
         name, _, value = text.partition(":")
@@ -103,8 +107,12 @@ class Connection:
             "SPK": self._set_speakers,
         }
         command = commands.get(name.strip().upper())
-        if command is not None:
+        if command is None:
+            return
+        try:
             await command(value.strip())
+        except TandemError as error:
+            await self._send({"event": "error", "error": str(error)})
 
     async def _start(self, _: str) -> None:
         await self._reset()
@@ -140,22 +148,29 @@ class Connection:
         elif self._session.finalize():
             self._results.committed(self._session.last_index)
         else:
-            await self._socket.send(self._results.nothing(self._session.cursors))
+            answer = self._results.committed_nothing(self._session.cursors)
+            if answer is not None:
+                await self._socket.send(answer)
 
     async def _ping(self, _: str) -> None:
         await self._send({"event": "pong"})
 
     async def _set_language(self, value: str) -> None:
+        check_terms(value, ())
         self._language = value or None
         self._apply()
         await self._send({"event": "language_set", "language": value})
 
     async def _set_hotwords(self, value: str) -> None:
-        self._hotwords = split_terms(value)
+        hotwords = split_terms(value)
+        check_terms(None, hotwords)
+        self._hotwords = hotwords
         self._apply()
         await self._send({"event": "hotwords_set", "hotwords": list(self._hotwords)})
 
     async def _set_replacements(self, value: str) -> None:
+        if len(value) > _MAX_REPLACEMENTS:
+            raise InvalidRequest(f"replacements have at most {_MAX_REPLACEMENTS} characters together")
         self._replacements = parse_replacements(value)
         self._results.replacements = self._replacements
         told = {"event": "postprocess_hotwords_set", "postprocess_hotwords": dict(self._replacements)}
@@ -190,11 +205,12 @@ class Connection:
                 update = following.result()
                 if update is None:
                     return
-                message = self._results.message(update)
+                messages = self._results.messages(update)
                 # Speakers of the whole session change many sentences at once, and each message has them all.
                 repeated = isinstance(update.event, Refined) and session.outbox.has_more
-                if message is not None and not repeated:
-                    await self._socket.send(message)
+                if not repeated:
+                    for message in messages:
+                        await self._socket.send(message)
                 if isinstance(update.event, Ended | Failed):
                     await self._end(update.event)
                     return

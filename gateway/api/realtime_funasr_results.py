@@ -36,49 +36,55 @@ class Results:
         """The client ended utterance `index`."""
         self._commits.append(index)
 
-    def message(self, update: Update) -> str | None:
-        """The message that an update brings about."""
+    def committed_nothing(self, cursors: Cursors) -> str | None:
+        """The answer to a COMMIT without audio; None where it comes after that to an earlier COMMIT."""
+        if not self._commits:
+            return self._result(cursors, final=True)
+        self._commits.append(self._commits[-1])
+        return None
+
+    def messages(self, update: Update) -> list[str]:
+        """The messages that an update brings about."""
         event = update.event
         if isinstance(event, SpeechBegan):
             self._speech_start = event.at
-            return None
+            return []
         if isinstance(event, SpeechEnded):
             self._speech_start = None
-            return None
+            return []
         if isinstance(event, Partial):
             self._partial = event
-            return self._result(update.cursors)
+            return [self._result(update.cursors)]
         if isinstance(event, Final):
             return self._final(event, update.cursors)
         if isinstance(event, Refined):
             self._sentences[event.index] = self._locked(event)
-            return self._result(update.cursors)
+            return [self._result(update.cursors)]
         if isinstance(event, Ended):
             self._partial = None
             # In this mode the client has the final message of everything it committed.
             told = update.cursors.final if self._per_utterance else 0.0
-            return self._result(update.cursors, final=True) if event.duration > told else None
-        return None
+            return [self._result(update.cursors, final=True)] if event.duration > told else []
+        return []
 
     def progress(self, cursors: Cursors) -> str:
         """Nothing new but the time."""
         return self._result(cursors)
 
-    def nothing(self, cursors: Cursors) -> str:
-        """The answer to a COMMIT without audio."""
-        return self._result(cursors, final=True)
-
-    def _final(self, event: Final, cursors: Cursors) -> str:
+    def _final(self, event: Final, cursors: Cursors) -> list[str]:
         if self._partial is not None and self._partial.index <= event.index:
             self._partial = None
         if event.segment.text:
             self._sentences[event.index] = self._locked(event)
         if not self._commits or event.index < self._commits[0]:
-            return self._result(cursors)
-        del self._commits[0]
-        answer = self._result(cursors, final=True)
-        self._sentences.clear()
-        return answer
+            return [self._result(cursors)]
+        answers = []
+        # Of the COMMIT that ended the utterance, then of those without audio that came after it.
+        while self._commits and self._commits[0] <= event.index:
+            del self._commits[0]
+            answers.append(self._result(cursors, final=True))
+            self._sentences.clear()
+        return answers
 
     def _locked(self, event: Final | Refined) -> str:
         return ", ".join(map(self._sentence, event.sentences))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import logging
 import time
@@ -128,9 +127,11 @@ class TranscriptionSession:
             raise rejected("audio", f"must be base64 of at most {_MAX_APPEND} bytes")
         try:
             data = base64.b64decode(audio, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error is one; text that is not ASCII raises a plain one
             raise rejected("audio", f"is not base64: {error}") from error
-        await self._live().session.hear(await self._decoder.push(data))
+        session = self._live().session
+        async for pcm in self._decoder.push(data):
+            await session.hear(pcm)
 
     async def _commit(self, event: dict[str, Any]) -> None:
         if not self._live().session.finalize():
@@ -171,7 +172,9 @@ class TranscriptionSession:
 
     async def _send(self, event: dict[str, Any]) -> None:
         if self._websocket.application_state is WebSocketState.CONNECTED:
-            await self._websocket.send_text(json.dumps(event, ensure_ascii=False))
+            # What a client says may be echoed, half a surrogate pair too, which is no text.
+            text = json.dumps(event, ensure_ascii=False).encode("utf-8", "replace").decode()
+            await self._websocket.send_text(text)
 
 
 def _parsed(text: str | None) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from gateway.audio.live import RawDecoder
 from gateway.audio.types import RawEncoding
 from gateway.session.config import PartialPolicy, SessionOptions
 from gateway.vad.schedule import STREAMING_SCHEDULE
+from tandem.convert import check_terms
+from tandem.errors import InvalidRequest
 from tandem.results import RecognizeOptions, SilenceStep
 
 _PCM, _PCMU, _PCMA = "audio/pcm", "audio/pcmu", "audio/pcma"
@@ -61,6 +63,14 @@ class Transcription(_Part):
     languages: list[str] | None = None
     prompt: str | None = None
     keywords: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _fit_a_prompt(self) -> Transcription:
+        try:
+            check_terms(self.only_language, self.hotwords)
+        except InvalidRequest as error:
+            raise ValueError(str(error)) from error
+        return self
 
     @property
     def only_language(self) -> str | None:

@@ -11,13 +11,13 @@ from typing import Protocol
 import numpy as np
 
 from gateway.api.streaming_messages import decoder_for, response, session_options, started, updated
-from gateway.audio.live import LiveDecoder
+from gateway.audio.live import MAX_MESSAGE_BYTES, LiveDecoder, Pcm
 from gateway.session.events import Ended, Failed
 from gateway.session.live import LiveSession
 from gateway.session.registry import Held, SessionRegistry
 from gateway.session.utterance import SAMPLE_RATE
 from tandem.asr.v1 import asr_pb2 as pb
-from tandem.errors import InvalidRequest, TandemError
+from tandem.errors import InvalidRequest, LimitExceeded, TandemError
 from tandem.rpc.durations import seconds
 
 _PROGRESS = 1.0
@@ -131,13 +131,17 @@ class Pump:
             await self._handle(message)
         await asyncio.sleep(_BROKEN_SHOWS)
         if not self.call.done():
-            await self.session.hear(await self.decoder.finish())
+            await self._hear(self.decoder.finish())
             self.session.stop()
 
     async def _handle(self, message: pb.StreamingRecognizeRequest) -> None:
         kind = message.WhichOneof("payload")
+        await self.session.room()  # whatever it is, it may have an answer
         if kind == "audio":
-            await self.session.hear(await self.decoder.push(message.audio))
+            if len(message.audio) > MAX_MESSAGE_BYTES:
+                limit = MAX_MESSAGE_BYTES // 2**20
+                raise LimitExceeded(f"a message of live audio holds at most {limit} MiB; send smaller ones")
+            await self._hear(self.decoder.push(message.audio))
         elif kind == "silence":
             await self._silence(seconds(message.silence))
         elif kind == "finalize":
@@ -148,6 +152,10 @@ class Pump:
             self.session.checkpoint(message.checkpoint.id)
         else:
             raise InvalidRequest.of("payload", "config may only be the first message")
+
+    async def _hear(self, pieces: AsyncIterator[Pcm]) -> None:
+        async for pcm in pieces:
+            await self.session.hear(pcm)
 
     async def _silence(self, length: float) -> None:
         if not 0 <= length <= _MAX_SILENCE:

@@ -18,6 +18,7 @@ from gateway.api.forms import split_terms
 from gateway.api.spool import AudioSpool
 from gateway.api.websocket_messages import error_message, final_message, progress_message
 from gateway.service import GatewayService
+from tandem.convert import check_terms
 from tandem.errors import InternalError, InvalidRequest, LimitExceeded, TandemError
 from tandem.results import RecognizeOptions, Transcript
 
@@ -135,13 +136,16 @@ class OfflineSession:
             case "STOP":
                 await self._stop()
             case "LANGUAGE":
+                check_terms(value.strip(), ())
                 self._language = value.strip() or None
                 await self._send({"event": "language_set", "language": self._language})
             case "HOTWORDS":
-                self._hotwords = split_terms(value)
+                hotwords = split_terms(value)
+                check_terms(None, hotwords)
+                self._hotwords = hotwords
                 await self._send({"event": "hotwords_set", "hotwords": list(self._hotwords)})
             case "SPK":
-                self._speakers = value.strip().lower() in _TRUE
+                self._speakers = value.strip().lower() in _TRUE and self._has_speakers
                 await self._send({"event": "spk_set", "spk": self._speakers})
             case _:
                 raise InvalidRequest(
@@ -218,6 +222,11 @@ class OfflineSession:
         except Exception as error:
             log.exception("request %s failed", request_id)
             raise InternalError(f"internal error, see the log for request {request_id}") from error
+
+    @property
+    def _has_speakers(self) -> bool:
+        recognizer = self._service.recognizer
+        return recognizer is not None and recognizer.model.info.has_speakers
 
     @property
     def _duration_ms(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 
 Pcm = NDArray[np.int16]
 
+MAX_MESSAGE_BYTES = 16 * 2**20
+"""Of live audio in one message: minutes of it."""
 _MIN_RATE, _MAX_RATE = 8_000, 96_000
+_PIECE_BYTES = 64 * 1024
+_AHEAD_SECONDS = 10
 _OPUS_OPTIONS = {
     "format_whitelist": "ogg,matroska,webm",
     "codec_whitelist": "opus,libopus",
@@ -35,11 +40,14 @@ _OPUS_OPTIONS = {
 class LiveDecoder(Protocol):
     """One stream's decoder."""
 
-    async def push(self, data: bytes) -> Pcm:
-        """Adds bytes; the samples that became known, int16 [n] at 16 kHz. Raises InvalidAudio."""
+    def push(self, data: bytes) -> AsyncGenerator[Pcm, None]:
+        """Adds bytes; what became known, int16 [n] at 16 kHz, in pieces whatever the size of the message.
 
-    async def finish(self) -> Pcm:
-        """The last samples."""
+        Raises InvalidAudio.
+        """
+
+    def finish(self) -> AsyncGenerator[Pcm, None]:
+        """The last samples, likewise."""
 
     def close(self) -> None:
         """Frees what the decoder holds; finish() need not have been called."""
@@ -86,11 +94,13 @@ class RawDecoder:
         self._resampler = Resampler(rate)
         self._rest = b""
 
-    async def push(self, data: bytes) -> Pcm:
-        return self._resampler.push(self._samples(data))
+    async def push(self, data: bytes) -> AsyncGenerator[Pcm, None]:
+        # Whoever hears a piece gives others their turn before the next one is decoded.
+        for first in range(0, len(data), _PIECE_BYTES):
+            yield self._resampler.push(self._samples(data[first : first + _PIECE_BYTES]))
 
-    async def finish(self) -> Pcm:
-        return self._resampler.finish()
+    async def finish(self) -> AsyncGenerator[Pcm, None]:
+        yield self._resampler.finish()
 
     def close(self) -> None:
         return
@@ -105,18 +115,25 @@ class RawDecoder:
 
 
 class _Pipe:
-    """Bytes from the event loop to a decoding thread, which says when it needs more."""
+    """Bytes to a decoding thread and frames back; each side waits for the other.
+
+    The thread decodes no more than _AHEAD_SECONDS before somebody takes them: a few bytes of Opus may be
+    hours of silence.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._data = bytearray()
-        self._closed = False
-        self._hungry = False
+        self._frames: list[AudioFrame] = []
+        self._samples = 0
+        self._ended = self._dropped = self._done = self._hungry = False
+
+    # For the decoding thread
 
     def read(self, size: int) -> bytes:
-        """For the decoding thread: up to `size` bytes, none at the end."""
+        """Up to `size` bytes, none at the end."""
         with self._changed:
-            while not self._data and not self._closed:
+            while not (self._data or self._ended or self._dropped):
                 self._hungry = True
                 self._changed.notify_all()
                 self._changed.wait()
@@ -124,19 +141,55 @@ class _Pipe:
             del self._data[:size]
             return piece
 
+    def put(self, frames: Sequence[AudioFrame]) -> bool:
+        """Hand frames over, once there is room; False when nobody wants any more."""
+        with self._changed:
+            self._frames += frames
+            self._samples += sum(frame.samples for frame in frames)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._dropped or not self._is_full())
+            return not self._dropped
+
+    def done(self) -> None:
+        """The thread ends."""
+        with self._changed:
+            self._done = True
+            self._changed.notify_all()
+
+    # For the other side; take() waits, so it needs a thread as well
+
     def feed(self, data: bytes) -> None:
-        """For the event loop's side, in a thread: add bytes and wait until they have been used."""
         with self._changed:
             self._data += data
             self._hungry = False
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._hungry or self._closed)
 
-    def close(self) -> None:
-        """No more bytes, or nobody reads any longer."""
+    def take(self) -> tuple[list[AudioFrame], bool]:
+        """The next frames, and whether more may come of the bytes that were fed."""
         with self._changed:
-            self._closed = True
+            self._changed.wait_for(lambda: self._is_over() or self._is_full())
+            frames, self._frames, self._samples = self._frames, [], 0
             self._changed.notify_all()
+            return frames, not self._is_over()
+
+    def end(self) -> None:
+        """No more bytes."""
+        with self._changed:
+            self._ended, self._hungry = True, False
+            self._changed.notify_all()
+
+    def drop(self) -> None:
+        """Nobody takes frames any longer."""
+        with self._changed:
+            self._dropped = True
+            self._data.clear()
+            self._changed.notify_all()
+
+    def _is_full(self) -> bool:
+        return self._samples >= _AHEAD_SECONDS * SAMPLE_RATE
+
+    def _is_over(self) -> bool:
+        return self._hungry or self._done or self._dropped
 
 
 class OpusDecoder:
@@ -144,29 +197,31 @@ class OpusDecoder:
 
     def __init__(self) -> None:
         self._pipe = _Pipe()
-        self._frames: list[AudioFrame] = []
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="opus", daemon=True)
         self._thread.start()
 
-    async def push(self, data: bytes) -> Pcm:
-        await asyncio.to_thread(self._pipe.feed, data)
-        return self._taken()
+    async def push(self, data: bytes) -> AsyncGenerator[Pcm, None]:
+        self._pipe.feed(data)
+        async for piece in self._taken():
+            yield piece
 
-    async def finish(self) -> Pcm:
-        self._pipe.close()
-        await asyncio.to_thread(self._thread.join)
-        return self._taken()
+    async def finish(self) -> AsyncGenerator[Pcm, None]:
+        self._pipe.end()
+        async for piece in self._taken():
+            yield piece
 
     def close(self) -> None:
         """End the thread."""
-        self._pipe.close()
+        self._pipe.drop()
 
-    def _taken(self) -> Pcm:
-        if self._error is not None:
-            raise InvalidAudio(f"the Opus stream cannot be decoded: {self._error}")
-        frames, self._frames = self._frames, []
-        return _joined(frames)
+    async def _taken(self) -> AsyncGenerator[Pcm, None]:
+        more = True
+        while more:
+            frames, more = await asyncio.to_thread(self._pipe.take)
+            if self._error is not None:
+                raise InvalidAudio(f"the Opus stream cannot be decoded: {self._error}")
+            yield _joined(frames)
 
     def _run(self) -> None:
         import av
@@ -177,9 +232,10 @@ class OpusDecoder:
             with av.open(source, mode="r", options=_OPUS_OPTIONS) as container:
                 for frame in container.decode(audio=0):
                     frame.pts = None
-                    self._frames += resampler.resample(frame)
-            self._frames += resampler.resample(None)
+                    if not self._pipe.put(resampler.resample(frame)):
+                        return
+            self._pipe.put(resampler.resample(None))
         except (av.error.FFmpegError, IndexError) as error:
             self._error = error
         finally:
-            self._pipe.close()
+            self._pipe.done()

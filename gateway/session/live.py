@@ -21,6 +21,7 @@ from gateway.session.outbox import Outbox
 from gateway.session.ring import Pcm
 from gateway.session.speakers import SessionSpeakers, SpeakerTracker
 from gateway.vad.fsmn import FrameScores
+from tandem.convert import check_options
 from tandem.errors import InternalError, InvalidRequest, TandemError
 
 log = logging.getLogger("tandem.gateway.session")
@@ -60,13 +61,17 @@ class LiveSession:
     async def hear(self, pcm: Pcm) -> None:
         """Adds int16 samples [n] at 16 kHz. Waits while too much speech is still to be decoded."""
         for first in range(0, len(pcm), _BLOCK):
-            while self._behind() and not self.ended:
-                await asyncio.sleep(_BACKLOG_POLL)
+            await self.room()
             if self._stopped or self.ended:
                 return
             self._inlet.add(pcm[first : first + _BLOCK])
             if len(pcm) > _BLOCK:
                 await asyncio.sleep(0)
+
+    async def room(self) -> None:
+        """Waits while too much speech is still to be decoded, or too much to be read by the client."""
+        while self._behind() and not self.ended:
+            await asyncio.sleep(_BACKLOG_POLL)
 
     def _heard(self, block: Pcm, scores: FrameScores) -> None:
         self._core.hear(block, scores)
@@ -103,7 +108,8 @@ class LiveSession:
         self.reconfigure(replace(now, recognize=replace(now.recognize, language=language, hotwords=hotwords)))
 
     def reconfigure(self, options: SessionOptions) -> None:
-        """Other options for what follows and for the final of running speech."""
+        """Other options for what follows and for the final of running speech. Raises InvalidRequest."""
+        check_options(options.recognize)
         self._inlet.flush()
         try:
             self._core.reconfigure(options)

@@ -18,6 +18,7 @@ from gateway.session.jobs import Backend
 from gateway.session.live import LiveSession
 from gateway.session.load import Load
 from gateway.session.speakers import SpeakerTracker
+from tandem.convert import check_options
 from tandem.errors import CapabilityMissing, InvalidRequest, Overloaded
 
 _TICK = 0.25
@@ -90,6 +91,7 @@ class SessionRegistry:
         """A new session. Raises Overloaded, CapabilityMissing, InvalidRequest."""
         if len(self._held) >= self._config.max_sessions or self._draining:
             raise Overloaded(f"{len(self._held)} live sessions are open", retry_after=5.0)
+        check_options(options.recognize)
         tracker = None
         if options.recognize.speakers:
             if self._speakers is None:

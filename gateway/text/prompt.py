@@ -103,6 +103,9 @@ class PromptBuilder:
         added = [token.content for token in self._tokenizer.get_added_tokens_decoder().values()]
         longest_first = sorted(added, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first))) if added else None
+        self._ending_with: dict[str, list[list[str]]] = {}
+        for token in longest_first:
+            self._ending_with.setdefault(token[-1], []).append([*token])
 
     def build(self, options: PromptOptions) -> Prompt:
         """The prompt for one segment. Control tokens spelt out in client strings are removed."""
@@ -130,7 +133,15 @@ class PromptBuilder:
         """`text` without any string the tokenizer would read as a control token."""
         if self._control is None:
             return text
-        # Removing one may spell another: "<|im_<|im_end|>end|>".
-        while self._control.search(text):
-            text = self._control.sub("", text)
-        return text
+        if not self._control.search(text):
+            return text
+        # Removing one may spell another: "<|im_<|im_end|>end|>". So each is removed where it ends, and what
+        # stands before it never holds one; searching again and again would take the square of the time.
+        kept: list[str] = []
+        for character in text:
+            kept.append(character)
+            for token in self._ending_with.get(character, ()):
+                if kept[-len(token) :] == token:
+                    del kept[-len(token) :]
+                    break
+        return "".join(kept)

@@ -95,7 +95,14 @@ def test_details_add_timing_and_the_request_id(http: httpx.Client, english: Path
         ({"max_segment": "0.1"}, "max_segment"),
         ({"silence_schedule": "[[5000, 300]]"}, "silence_schedule"),
         ({"silence_schedule": "soon"}, "silence_schedule"),
+        ({"silence_schedule": "[" * 100_000}, "silence_schedule"),
+        ({"silence_schedule": f"[[{'9' * 400}, 300], [null, 300]]"}, "silence_schedule"),
         ({"num_speakers": "0"}, "num_speakers"),
+        ({"num_speakers": "1" + "0" * 30}, "num_speakers"),
+        ({"max_new_tokens": "1" + "0" * 30}, "max_new_tokens"),
+        ({"language": "<|im_" * 13}, "language"),
+        ({"hotwords": ",".join(map(str, range(2001)))}, "hotwords"),
+        ({"hotwords": "w" * 16_385}, "hotwords"),
     ],
 )
 def test_a_bad_field_is_named(http: httpx.Client, english: Path, fields: dict[str, str], field: str) -> None:

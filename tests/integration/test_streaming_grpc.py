@@ -288,3 +288,16 @@ def test_bad_configuration_names_its_field(services: Stack, options: StreamOptio
 def test_garbage_instead_of_opus_is_refused(services: Stack) -> None:
     with pytest.raises(InvalidRequest):
         list(stream([b"no opus" * 2000], services.address, StreamOptions(encoding=Encoding.OPUS)))
+
+
+async def test_a_message_that_holds_too_much_audio_is_refused(services: Stack) -> None:
+    async with grpc.aio.insecure_channel(services.address) as channel:
+        stub: Any = asr_pb2_grpc.AsrServiceStub(channel)
+        call = stub.StreamingRecognize()
+        await call.write(pb.StreamingRecognizeRequest(config=pb.StreamingConfig()))
+        await call.write(pb.StreamingRecognizeRequest(audio=bytes(2**24 + 2)))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            while await call.read():
+                pass
+    assert refused.value.code() is grpc.StatusCode.OUT_OF_RANGE
+    assert "at most 16 MiB" in (refused.value.details() or "")

@@ -120,6 +120,27 @@ async def test_what_the_operator_sets_holds_until_the_client_says_otherwise(tmp_
     assert texts == ["one w2", "w1 two", "w1 two"]
 
 
+@pytest.mark.parametrize("command", ["HOTWORDS:", "LANGUAGE:", "POSTPROCESS_HOTWORDS:"])
+async def test_more_than_fits_is_answered_and_the_session_goes_on(command: str) -> None:
+    async with Client() as client:
+        await client.tell("HOTWORDS:a")
+        await client.tell("START")
+        refused = await client.tell(command + "w" * 16_385)
+        assert refused["event"] == "error" and "at most" in refused["error"]
+        client.speak(Script().say(2).pause(0.5))
+        client.say("STOP")
+        assert (await client.until("is_final", True))[-1]["sentences"]
+        await client.until("event", "stopped")
+    assert {options.hotwords for options in client.server.backend.asked} == {("a",)}
+
+
+async def test_a_hotword_file_with_more_than_fits_is_refused_at_the_start(tmp_path: Path) -> None:
+    words = tmp_path / "words"
+    words.write_text("\n".join(map(str, range(2001))), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"words: .*at most 2000"):
+        realtime_defaults(parse(["--hotword-file", str(words)]))
+
+
 async def test_a_hotword_file_that_is_not_there_is_no_empty_one() -> None:
     with pytest.raises(FileNotFoundError):
         realtime_defaults(parse(["--hotword-file", "/nowhere"]))
@@ -152,6 +173,22 @@ async def test_stop_has_a_final_only_of_what_was_not_committed() -> None:
         client.say("STOP")
         *_, final, _stopped = await client.until("event", "stopped")
         assert (final["is_final"], final["sentences"][0]["text"]) == (True, "w1 w2")
+
+
+async def test_commits_are_answered_in_order_those_without_audio_too() -> None:
+    async with Client(RealtimeDefaults(client_endpoint=True)) as client:
+        await client.tell("START")
+        client.say("COMMIT")
+        client.speak(Script().say(3))
+        for _ in range(3):
+            client.say("COMMIT")
+        client.speak(Script().say(2))
+        client.say("COMMIT")
+        client.say("STOP")
+        answers = [message for message in await client.until("event", "stopped") if message.get("is_final")]
+    texts = [[sentence["text"] for sentence in answer["sentences"]] for answer in answers]
+    assert texts == [[], ["w1 w2 w3"], [], [], ["w1 w2"]]
+    assert [answer["partial"] for answer in answers] == [""] * 5
 
 
 @pytest.mark.parametrize(("after", "reason"), [(61.0, "idle"), (3601.0, "max_duration")])

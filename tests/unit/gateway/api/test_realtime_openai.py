@@ -132,6 +132,10 @@ def test_a_session_is_described_in_the_form_it_is_asked_in() -> None:
             "session.audio.input.turn_detection.eagerness",
         ),
         ({"audio": {"input": {"format": {"rate": 5}}}}, "session.audio.input.format.rate"),
+        (
+            {"audio": {"input": {"transcription": {"keywords": ["w" * 16_385]}}}},
+            "session.audio.input.transcription",
+        ),
     ],
 )
 def test_a_bad_field_has_the_name_that_the_client_used(change: dict[str, Any], field: str) -> None:
@@ -166,6 +170,13 @@ async def test_a_turn_is_committed_as_an_item(headers: dict[str, str], prefix: s
     assert 100 <= events[0]["audio_start_ms"] <= 500
 
 
+async def test_half_a_surrogate_pair_is_not_echoed_as_no_text_can_hold_it() -> None:
+    async with Client() as client:
+        await client.answer()
+        client.put(text='{"type": "response.create", "event_id": "a\\ud800"}')
+        assert (await client.answer())["error"]["event_id"] == "a?"
+
+
 @pytest.mark.parametrize(
     ("message", "code", "param"),
     [
@@ -173,6 +184,9 @@ async def test_a_turn_is_committed_as_an_item(headers: dict[str, str], prefix: s
         ({"text": "{"}, "invalid_event", "event"),
         ({"text": "[" * 100_000}, "invalid_event", "event"),
         ({"text": '{"type": "response.create"}'}, "invalid_event", "type"),
+        ({"text": '{"type": "input_audio_buffer.append", "audio": "AAA"}'}, "invalid_value", "audio"),
+        ({"text": '{"type": "input_audio_buffer.append", "audio": "é"}'}, "invalid_value", "audio"),
+        ({"text": '{"type": "input_audio_buffer.append", "audio": "\\ud800"}'}, "invalid_value", "audio"),
         (
             {"text": '{"type": "input_audio_buffer.commit"}'},
             "input_audio_buffer_commit_empty",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -86,6 +87,53 @@ async def test_a_client_that_goes_at_once_is_waited_for_and_then_forgotten() -> 
     server.clock.now += server.sessions.limits.grace
     server.sessions.tick()
     assert len(server.sessions) == 0
+
+
+async def test_a_checkpoint_is_answered_although_the_connection_broke() -> None:
+    server = InstantService()
+
+    async def call(
+        config: pb.StreamingConfig, *messages: pb.StreamingRecognizeRequest
+    ) -> AsyncIterator[pb.StreamingRecognizeRequest]:
+        for message in (pb.StreamingRecognizeRequest(config=config), *messages):
+            yield message
+        await asyncio.Event().wait()
+
+    audio = pb.StreamingRecognizeRequest(audio=Script().pause(0.3).say(5).audio.tobytes())
+    checkpoint = pb.StreamingRecognizeRequest(checkpoint=pb.Checkpoint(id=7))
+    responses = streaming_recognize(server.sessions, call(pb.StreamingConfig(), audio, checkpoint), Open())
+    token = (await anext(responses)).started.resume_token
+    while not (answer := await anext(responses)).HasField("checkpoint"):
+        continue
+    # As if the answer had never arrived.
+    await responses.aclose()
+    again = streaming_recognize(server.sessions, call(pb.StreamingConfig(resume_token=token)), Open())
+    async with contextlib.aclosing(again):
+        told = [await asyncio.wait_for(anext(again), 1) for _ in range(3)]
+    assert [message.WhichOneof("event") for message in told] == ["started", "result", "checkpoint"]
+    assert told[-1] == answer
+
+
+async def test_a_client_that_reads_no_answers_is_not_read_either() -> None:
+    server, sent = InstantService(), 0
+
+    async def requests() -> AsyncIterator[pb.StreamingRecognizeRequest]:
+        nonlocal sent
+        yield pb.StreamingRecognizeRequest(config=pb.StreamingConfig())
+        for sent in range(20_000):
+            yield pb.StreamingRecognizeRequest(checkpoint=pb.Checkpoint(id=sent))
+            await asyncio.sleep(0)
+
+    responses = streaming_recognize(server.sessions, requests(), Open())
+    async with contextlib.aclosing(responses):
+        for _ in range(2):
+            await anext(responses)
+        for _ in range(25_000):
+            await asyncio.sleep(0)
+        held = sent
+        assert held < 2_000
+        answers = [(await anext(responses)).checkpoint.id for _ in range(3_000)]
+    assert answers == list(range(1, 3_001))
 
 
 async def test_a_session_that_fails_tells_its_own_error_and_leaves_the_requests_to_be_read() -> None:

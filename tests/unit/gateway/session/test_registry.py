@@ -101,6 +101,18 @@ def test_impossible_endpoints_are_the_clients_mistake() -> None:
         registry().open(SessionOptions(RecognizeOptions(max_segment=0.5)))
 
 
+async def test_more_hotwords_than_fit_a_prompt_are_refused_and_the_session_goes_on() -> None:
+    sessions = registry()
+    with pytest.raises(InvalidRequest):
+        sessions.open(SessionOptions(RecognizeOptions(hotwords=("w" * 16_385,))))
+    session = sessions.open(SessionOptions(RecognizeOptions(hotwords=("a",)))).session
+    with pytest.raises(InvalidRequest):
+        session.update("en", ("w",) * 2_001)
+    assert (session.options.recognize.language, session.options.recognize.hotwords) == (None, ("a",))
+    session.update("en", ("w",) * 2_000)
+    assert len(session.options.recognize.hotwords) == 2_000
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.05])
 async def test_speakers_come_with_the_final_or_after_it_and_are_settled_at_the_end(delay: float) -> None:
     script = Script().pause(0.3)
