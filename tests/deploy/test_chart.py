@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from tandem.checkpoint import OFFLINE
 from tandem.cli import build_parser
@@ -165,6 +167,79 @@ def test_only_the_tier_in_front_gets_in(tier: str) -> None:
     assert policy["policyTypes"] == ["Ingress"]
 
 
+@pytest.mark.parametrize("nobody", [[], None], ids=["empty", "null"])
+def test_without_readers_of_metrics_nobody_gets_to_them(nobody: list[Any] | None) -> None:
+    """A rule without sources would let everybody in."""
+    manifests = render({"networkPolicy": {"metricsFrom": nobody}})
+    for tier in TIERS:
+        (callers,) = find(manifests, "NetworkPolicy", tier)["spec"]["ingress"]
+        assert "metrics" not in [port["port"] for port in callers["ports"]]
+        assert tier == "gateway" or callers["from"], "the gateway alone is open to all"
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize(
+    ("given", "rendered"),
+    [
+        ({}, {"maxUnavailable": 1}),
+        ({"maxUnavailable": "30%"}, {"maxUnavailable": "30%"}),
+        ({"minAvailable": 1}, {"minAvailable": 1}),
+        ({"minAvailable": 0}, {"minAvailable": 0}),
+        ({"minAvailable": "50%", "maxUnavailable": 2}, {"minAvailable": "50%"}),
+    ],
+)
+def test_a_budget_has_one_of_its_two_limits(tier: str, given: dict[str, Any], rendered: Manifest) -> None:
+    """The API server refuses both in one, and values of the chart's defaults stay where others are given."""
+    budget = find(render({tier: {"pdb": given}}), "PodDisruptionBudget", tier)
+    assert {name: value for name, value in budget["spec"].items() if name != "selector"} == rendered
+    validate(budget)
+
+
+def test_a_tier_without_a_limit_has_no_budget() -> None:
+    manifests = render({"encoder": {"pdb": {"maxUnavailable": None}}})
+    budgets = [item["metadata"]["name"] for item in manifests if item["kind"] == "PodDisruptionBudget"]
+    assert budgets == ["speech-tandem-gateway", "speech-tandem-decoder"]
+
+
+LARGE = 2_000_000
+"""Numbers of values files are floating point to Helm, which writes those of a million and more as 1e+06."""
+
+
+def _with_large_numbers(values: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """These values, and LARGE for each number that the schema sets no upper bound."""
+    found = dict(values)
+    for name, entry in schema["properties"].items():
+        if "properties" in entry:
+            found[name] = _with_large_numbers(values.get(name, {}), entry)
+        elif entry.get("type") in ("integer", "number") and "maximum" not in entry:
+            found[name] = LARGE
+    return found
+
+
+@pytest.mark.parametrize("version", ["helm3", "helm4"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_large_numbers_stay_whole(version: str, variant: str) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    values = _with_large_numbers(VARIANTS[variant], schema)
+    for tier in TIERS:
+        values[tier]["pdb"] = {"maxUnavailable": LARGE}
+    text = render_text(values, version)
+    assert not re.findall(r".*\d[eE]\+\d.*", text)
+    manifests = [manifest for manifest in yaml.safe_load_all(text) if manifest]
+    for manifest in manifests:
+        validate(manifest)
+    assert flag(container(manifests, "gateway")["args"], "max-sessions") == str(LARGE)
+    assert flag(container(manifests, "encoder")["args"], "max-queued-seconds") == str(LARGE)
+    assert flag(container(manifests, "decoder")["args"], "max-waiting-requests") == str(LARGE)
+
+
+def test_a_pod_needs_no_limit_but_its_gpus() -> None:
+    values = {tier: {"resources": {"limits": {"memory": None}}} for tier in TIERS}
+    manifests = render(values)
+    limits = {tier: container(manifests, tier)["resources"]["limits"] for tier in TIERS}
+    assert limits == {"gateway": {}, "encoder": {"nvidia.com/gpu": 1}, "decoder": {"nvidia.com/gpu": 1}}
+
+
 def test_scaling_follows_queues_and_leaves_replicas_alone() -> None:
     manifests = render(EVERYTHING)
     for tier in TIERS:
@@ -248,6 +323,14 @@ def test_ingress_leads_to_ports_that_the_service_has() -> None:
         backend = ingress["rules"][0]["http"]["paths"][0]["backend"]["service"]
         assert backend["port"]["name"] in ports
         assert ingress["tls"][0]["hosts"] == [ingress["rules"][0]["host"]]
+
+
+@pytest.mark.parametrize("name", ["http", "grpc", "realtime"])
+def test_an_ingress_tells_its_controller_what_it_needs(name: str) -> None:
+    told = {"nginx.ingress.kubernetes.io/proxy-body-size": "513m"}
+    rule = {"enabled": True, "host": "speech.example", "annotations": told}
+    ingress = find(render({"ingress": {name: rule}}), "Ingress", f"gateway-{name}")
+    assert ingress["metadata"]["annotations"] == told
 
 
 @pytest.mark.parametrize("values", [EVERYTHING, {"envoy": {"enabled": True}}], ids=["tls", "plain"])

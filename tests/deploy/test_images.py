@@ -89,6 +89,15 @@ def test_compose_starts_each_tier_with_flags_that_it_knows(tier: str) -> None:
         assert int(port) in default_ports(behind)
 
 
+def test_compose_lets_a_model_take_its_time() -> None:
+    """Waiting for a healthy tier fails the start when a first download outlasts its health check."""
+    file = yaml.safe_load((ROOT / "deploy" / "compose" / "compose.yaml").read_text(encoding="utf-8"))
+    for tier in TIERS:
+        before = file["services"][tier].get("depends_on", [])
+        waits = {entry["condition"] for entry in before.values()} if isinstance(before, dict) else set()
+        assert waits <= {"service_started"}, tier
+
+
 @pytest.mark.parametrize("tier", TIERS)
 def test_a_new_volume_belongs_to_the_user_of_the_image(tier: str) -> None:
     file = yaml.safe_load((ROOT / "deploy" / "compose" / "compose.yaml").read_text(encoding="utf-8"))

@@ -106,9 +106,9 @@ ports:
 {{- $values := index .root.Values .tier -}}
 - --listen=0.0.0.0:{{ $values.ports.grpc }}
 - --metrics-port={{ .root.Values.metrics.port }}
-- --lameduck-seconds={{ .root.Values.shutdown.lameduckSeconds }}
-- --drain-seconds={{ .root.Values.shutdown.drainSeconds }}
-- --max-connection-age={{ .root.Values.maxConnectionAge }}
+- --lameduck-seconds={{ .root.Values.shutdown.lameduckSeconds | int64 }}
+- --drain-seconds={{ .root.Values.shutdown.drainSeconds | int64 }}
+- --max-connection-age={{ .root.Values.maxConnectionAge | int64 }}
 {{- if .root.Values.tls.enabled }}
 - --health-listen=0.0.0.0:{{ $values.ports.health }}
 - --tls-cert=/etc/tandem/tls/tls.crt
