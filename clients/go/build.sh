@@ -26,7 +26,8 @@ if [[ -n $unformatted ]]; then
   exit 1
 fi
 go vet . ./examples/...
+go build ./gen/...
 go test .
-for example in recognize live; do
+for example in recognize live batch; do
   go build -o "build/bin/$example" "$module/examples/$example"
 done

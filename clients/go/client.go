@@ -39,6 +39,7 @@ const serviceConfig = `{
 type Client struct {
 	conn   *grpc.ClientConn
 	asr    asrv1.AsrServiceClient
+	batch  asrv1.BatchServiceClient
 	health healthpb.HealthClient
 }
 
@@ -92,7 +93,9 @@ func New(target string, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{conn, asrv1.NewAsrServiceClient(conn), healthpb.NewHealthClient(conn)}, nil
+	return &Client{
+		conn, asrv1.NewAsrServiceClient(conn), asrv1.NewBatchServiceClient(conn), healthpb.NewHealthClient(conn),
+	}, nil
 }
 
 // Close ends the connection and all calls on it.
@@ -112,6 +115,10 @@ func (c *Client) Capabilities(ctx context.Context) (*asrv1.GetCapabilitiesRespon
 	answer, err := c.asr.GetCapabilities(ctx, &asrv1.GetCapabilitiesRequest{})
 	return answer, asError(err)
 }
+
+// Batches are the calls of BatchService, which works on recordings while nobody is connected. Their errors
+// are gRPC's own. See examples/batch.
+func (c *Client) Batches() asrv1.BatchServiceClient { return c.batch }
 
 // Ready reports whether the server wants requests. It is an error when the server cannot be asked.
 func (c *Client) Ready(ctx context.Context) (bool, error) {

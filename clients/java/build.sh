@@ -21,7 +21,7 @@ health=/usr/share/gocode/src/google.golang.org/grpc/debian/missing-sources/grpc/
 rm -rf build
 mkdir -p build/gen build/classes build/native
 java=(--java_out=build/gen --plugin=protoc-gen-grpc-java=/usr/bin/grpc_java_plugin --grpc-java_out=build/gen)
-protoc -I../../protos "${java[@]}" tandem/asr/v1/asr.proto
+protoc -I../../protos "${java[@]}" tandem/asr/v1/asr.proto tandem/asr/v1/batch.proto
 protoc -I"$health" "${java[@]}" grpc/health/v1/health.proto
 protoc -I"$common" -I/usr/include --java_out=build/gen \
   google/rpc/status.proto google/rpc/code.proto google/rpc/error_details.proto

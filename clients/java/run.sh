@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run.sh Recognize|Live [flags]: an example program, built by build.sh.
+# run.sh Recognize|Live|Batch [flags]: an example program, built by build.sh.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 program=$1

@@ -4,6 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")"
 rm -rf proto
 mkdir -p proto/tandem/asr/v1
-cp ../../protos/tandem/asr/v1/asr.proto proto/tandem/asr/v1/
+cp ../../protos/tandem/asr/v1/*.proto proto/tandem/asr/v1/
 npm ci --no-audit --no-fund --loglevel=error
 npm test

@@ -24,6 +24,25 @@ def one_call_gives_what_python_gets(recognize: Program, target: str, heard: Tran
     assert [seconds(word["end"]) for word in words] == pytest.approx(ends)
 
 
+def a_batch_gives_what_one_call_gives(batch: Program, target: str, heard: Transcript, tmp_path: Path) -> None:
+    noise = tmp_path / "noise.wav"
+    noise.write_bytes(b"this is no recording" * 50)
+    outcome = run(batch(["-target", target, "-json", str(MEETING), str(noise)]))
+    assert outcome.code == 0, outcome.errors
+    results = {line["key"]: line for line in outcome.lines}
+    assert results.keys() == {str(MEETING), str(noise)}
+    answer = results[str(MEETING)]["response"]
+    assert answer["text"] == heard.text
+    assert [item["text"] for item in answer["segments"]] == [item.text for item in heard.segments]
+    assert results[str(noise)]["error"]["message"]
+
+
+def a_batch_that_is_refused_says_why(batch: Program, target: str) -> None:
+    outcome = run(batch(["-target", target, str(MEETING), str(MEETING)]))
+    assert outcome.code == 1
+    assert "already" in outcome.errors.lower()
+
+
 def bad_audio_is_a_typed_error(recognize: Program, target: str, tmp_path: Path) -> None:
     noise = tmp_path / "noise.wav"
     noise.write_bytes(b"this is no recording" * 50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from tandem.launcher import Stack
 from tandem.live_events import Final
 from tandem.results import Transcript
 from tests.clients import contract
-from tests.clients.programs import Program, example
+from tests.clients.programs import ROOT, Program, build, example
+
+PROTOS = ROOT / "protos"
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +26,32 @@ def live() -> Program:
     return example("go", "live")
 
 
+@pytest.fixture(scope="module")
+def batch() -> Program:
+    return example("go", "batch")
+
+
+@pytest.mark.parametrize("proto", sorted(PROTOS.rglob("*.proto")), ids=lambda path: path.stem)
+def test_each_contract_is_in_the_package_that_it_names(proto: Path) -> None:
+    folder = build("go")
+    (module,) = re.findall(r"^module (\S+)$", (folder / "go.mod").read_text(encoding="utf-8"), re.M)
+    text = proto.read_text(encoding="utf-8")
+    ((path, name),) = re.findall(r'^option go_package = "([^;"]+);(\w+)";$', text, re.M)
+    assert path == f"{module}/gen/{proto.parent.relative_to(PROTOS)}"
+    stub = folder / path.removeprefix(f"{module}/") / f"{proto.stem}.pb.go"
+    assert re.findall(r"^package (\w+)$", stub.read_text(encoding="utf-8"), re.M) == [name]
+
+
 def test_one_call(recognize: Program, services: Stack, heard: Transcript) -> None:
     contract.one_call_gives_what_python_gets(recognize, services.address, heard)
+
+
+def test_a_batch(batch: Program, services: Stack, heard: Transcript, tmp_path: Path) -> None:
+    contract.a_batch_gives_what_one_call_gives(batch, services.address, heard, tmp_path)
+
+
+def test_a_refused_batch(batch: Program, services: Stack) -> None:
+    contract.a_batch_that_is_refused_says_why(batch, services.address)
 
 
 def test_errors(recognize: Program, services: Stack, tmp_path: Path) -> None:

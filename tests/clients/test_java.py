@@ -23,8 +23,21 @@ def live() -> Program:
     return example("java", "live")
 
 
+@pytest.fixture(scope="module")
+def batch() -> Program:
+    return example("java", "batch")
+
+
 def test_one_call(recognize: Program, services: Stack, heard: Transcript) -> None:
     contract.one_call_gives_what_python_gets(recognize, services.address, heard)
+
+
+def test_a_batch(batch: Program, services: Stack, heard: Transcript, tmp_path: Path) -> None:
+    contract.a_batch_gives_what_one_call_gives(batch, services.address, heard, tmp_path)
+
+
+def test_a_refused_batch(batch: Program, services: Stack) -> None:
+    contract.a_batch_that_is_refused_says_why(batch, services.address)
 
 
 def test_errors(recognize: Program, services: Stack, tmp_path: Path) -> None:

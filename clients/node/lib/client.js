@@ -10,14 +10,14 @@ import { LiveStream } from './stream.js';
 const SERVICE = 'tandem.asr.v1.AsrService';
 const MAX_RECEIVE_BYTES = 64 << 20;
 const PROTOS = fileURLToPath(new URL('../proto', import.meta.url));
-const definition = loader.loadSync('tandem/asr/v1/asr.proto', {
+const definition = loader.loadSync(['tandem/asr/v1/asr.proto', 'tandem/asr/v1/batch.proto'], {
   includeDirs: [PROTOS],
   defaults: true,
   longs: String,
   enums: String,
   oneofs: true,
 });
-const { AsrService } = grpc.loadPackageDefinition(definition).tandem.asr.v1;
+const { AsrService, BatchService } = grpc.loadPackageDefinition(definition).tandem.asr.v1;
 
 // Each call goes to the next address; a recording that no server has begun is tried again.
 const SERVICE_CONFIG = JSON.stringify({
@@ -59,6 +59,7 @@ function bearer(apiKey) {
 
 export class TandemClient {
   #stub;
+  #batches;
 
   /**
    * @param {string} target "host:port", or "dns:///name:port" for all addresses of a name
@@ -66,13 +67,18 @@ export class TandemClient {
    *   ca turns TLS on, cert and key make it mutual
    */
   constructor(target = 'localhost:50051', access = {}) {
-    this.#stub = new AsrService(target, credentials(access), {
+    const options = {
       'grpc.max_receive_message_length': MAX_RECEIVE_BYTES,
       'grpc.max_send_message_length': -1,
       'grpc.keepalive_time_ms': 30_000,
       'grpc.keepalive_timeout_ms': 10_000,
       'grpc.service_config': SERVICE_CONFIG,
       interceptors: access.apiKey ? [bearer(access.apiKey)] : [],
+    };
+    this.#stub = new AsrService(target, credentials(access), options);
+    this.#batches = new BatchService(target, credentials(access), {
+      interceptors: options.interceptors,
+      channelOverride: this.#stub.getChannel(),
     });
   }
 
@@ -89,6 +95,11 @@ export class TandemClient {
   /** A live session: `{config, reconnectMs}`, config is a StreamingConfig. */
   stream(options) {
     return new LiveStream(this.#stub, options);
+  }
+
+  /** The calls of BatchService, which works on recordings while nobody is connected: see examples/batch.js. */
+  get batches() {
+    return this.#batches;
   }
 
   close() {

@@ -7,6 +7,7 @@ import dev.tandem.asr.v1.GetCapabilitiesResponse;
 import dev.tandem.asr.v1.RecognitionConfig;
 import dev.tandem.asr.v1.RecognizeRequest;
 import dev.tandem.asr.v1.RecognizeResponse;
+import io.grpc.Channel;
 import io.grpc.ChannelCredentials;
 import io.grpc.ClientInterceptor;
 import io.grpc.Grpc;
@@ -101,6 +102,11 @@ public final class TandemClient implements AutoCloseable {
   /** Opens a live session. */
   public LiveStream stream(LiveStream.Options options) {
     return new LiveStream(async, options);
+  }
+
+  /** The connection, for stubs of other services: {@code BatchServiceGrpc.newStub(client.channel())}. */
+  public Channel channel() {
+    return channel;
   }
 
   /** What the server can do and its limits. */
