@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -43,24 +44,27 @@ class Admission:
 
 
 class TokenRate:
-    """Tokens per second over the last ten seconds."""
+    """Tokens per second over the last ten seconds. Counted in one thread, read in any."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._counts: deque[tuple[float, int]] = deque()
         self._total = 0
 
     def add(self, tokens: int) -> None:
         now = time.monotonic()
-        # One entry per tenth of a second keeps the queue short at any rate.
-        if self._counts and now - self._counts[-1][0] < 0.1:
-            begun, counted = self._counts.pop()
-            self._counts.append((begun, counted + tokens))
-        else:
-            self._counts.append((now, tokens))
-        self._total += tokens
+        with self._lock:
+            # One entry per tenth of a second keeps the queue short at any rate.
+            if self._counts and now - self._counts[-1][0] < 0.1:
+                begun, counted = self._counts.pop()
+                self._counts.append((begun, counted + tokens))
+            else:
+                self._counts.append((now, tokens))
+            self._total += tokens
 
     def per_second(self) -> float:
         horizon = time.monotonic() - RATE_WINDOW_SECONDS
-        while self._counts and self._counts[0][0] < horizon:
-            self._total -= self._counts.popleft()[1]
-        return self._total / RATE_WINDOW_SECONDS
+        with self._lock:
+            while self._counts and self._counts[0][0] < horizon:
+                self._total -= self._counts.popleft()[1]
+            return self._total / RATE_WINDOW_SECONDS

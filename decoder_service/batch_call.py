@@ -15,6 +15,9 @@ from tandem.rpc.handlers import status_of
 Messages = AsyncIterator[pb.GenerateBatchRequest]
 Answer = Callable[[pb.GenerateAtOnceRequest, float], Awaitable[pb.GenerateResponse]]
 
+MAX_UNREAD = 256
+"""Answers that wait for the caller to read them, before nothing more is read of the caller's."""
+
 
 class BatchCall:
     """`answer` gives the answer to a prompt, which came at that time.monotonic(), or raises.
@@ -28,6 +31,7 @@ class BatchCall:
         self._running: dict[int, asyncio.Task[None]] = {}
         self._done: list[pb.BatchedAnswer] = []
         self._changed = asyncio.Event()
+        self._taken = asyncio.Event()
 
     async def responses(
         self, first: pb.GenerateBatchRequest, later: Messages
@@ -47,6 +51,7 @@ class BatchCall:
                     reader.result()
                 if self._done:
                     answers, self._done = self._done, []
+                    self._taken.set()
                     yield pb.GenerateBatchResponse(answers=answers)
         finally:
             tasks = [reader, *self._running.values()]
@@ -89,6 +94,17 @@ class BatchCall:
                     raise InvalidRequest.of("cancel", f"there are {self._known} prompts")
                 if place in self._running:
                     self._running[place].cancel()
+            await self._room()
+
+    async def _room(self) -> None:
+        """Until the caller reads on. What it sends meanwhile fills HTTP/2's window, then waits with it.
+
+        Prompts under way do not count: a cancel must not wait for them to end, and there are no more of them
+        than admission lets in, since the others are refused at once.
+        """
+        while len(self._done) >= MAX_UNREAD:
+            self._taken.clear()
+            await self._taken.wait()
 
 
 async def first_of(messages: Messages) -> pb.GenerateBatchRequest:

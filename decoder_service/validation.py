@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from decoder_service.engines.base import EngineInfo, Sampling
 from tandem.decoder.v1 import decoder_pb2 as pb
@@ -15,6 +16,11 @@ DEFAULT_MAX_TOKENS = 512
 FLOATS = (tensor_pb2.DATA_TYPE_FLOAT32, tensor_pb2.DATA_TYPE_FLOAT16, tensor_pb2.DATA_TYPE_BFLOAT16)
 MAX_VIOLATIONS = 20
 MAX_REQUEST_ID = 128
+# Below the least temperature, and with stronger penalties, scores leave the range of float32 and the
+# probabilities are no numbers any more. vLLM takes no temperature above the greatest.
+# 0.01 in float32, as the wire has it, is a little less than 0.01.
+MIN_TEMPERATURE, MAX_TEMPERATURE = float(np.float32(0.01)), 2.0
+MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.1, 10.0
 
 
 @dataclass(slots=True)
@@ -95,10 +101,12 @@ def _check_sampling(sampling: pb.SamplingParams, info: EngineInfo, wrong: Violat
 
     temperature, penalty = sampling.temperature, sampling.repetition_penalty
     check("max_tokens", sampling.max_tokens >= 1, "must be at least 1")
-    check("temperature", math.isfinite(temperature) and temperature >= 0, "must be 0 or above")
+    drawable = MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE
+    check("temperature", temperature == 0 or drawable, "must be 0 (greedy), or at least 0.01 and at most 2")
     check("top_p", 0 < sampling.top_p <= 1, "must be above 0 and at most 1")
     check("top_k", sampling.top_k >= 0, "must be 0 (off) or above")
-    check("repetition_penalty", math.isfinite(penalty) and penalty > 0, "must be above 0")
+    bearable = MIN_REPETITION_PENALTY <= penalty <= MAX_REPETITION_PENALTY
+    check("repetition_penalty", bearable, "must be at least 0.1 and at most 10")
     _check_ids(sampling.stop_token_ids, "config.sampling.stop_token_ids", info, wrong)
 
 

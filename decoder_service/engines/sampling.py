@@ -39,6 +39,7 @@ class Chooser:
         return token
 
     def _draw(self, logits: Tensor) -> Tensor:
+        """Id (int64 scalar) by chance; the best one where the logits make no probabilities to draw from."""
         kept, ids = (logits / self.sampling.temperature).sort(descending=True)
         if self.sampling.top_k:
             kept, ids = kept[: self.sampling.top_k], ids[: self.sampling.top_k]
@@ -47,7 +48,11 @@ class Chooser:
             # A token stays while the mass before it is below top_p, so the best one always stays.
             before = probabilities.cumsum(-1) - probabilities
             probabilities = probabilities.where(before < self.sampling.top_p, 0)
-        return ids[torch.multinomial(probabilities, 1, generator=self._generator)].squeeze(0)
+        # NaN in one row must not end the others: multinomial raises, on a GPU for the whole process. The
+        # choice is made on the device, without waiting for it.
+        sound = probabilities.sum() > 0
+        place = torch.multinomial(probabilities.where(sound, 1), 1, generator=self._generator).squeeze(0)
+        return ids[place].where(sound, logits.argmax())
 
 
 def choose_tokens(logits: Tensor, choosers: Sequence[Chooser]) -> Tensor:

@@ -49,6 +49,7 @@ class TransformersEngine:
         self._running: list[Ticket] = []
         self._wake = threading.Condition()
         self._closing = False
+        self._end_reason: str | None = None
         self._thread: threading.Thread | None = None
         self._death: asyncio.Future[str] | None = None
 
@@ -88,9 +89,10 @@ class TransformersEngine:
                 yield delta
 
     async def _deltas(self, request: GenerationRequest) -> AsyncGenerator[TokenDelta, None]:
-        self._check_alive()
         ticket = Ticket(request)
         with self._wake:
+            # Under the lock that the worker takes for its end: who enters is served, or told of that end.
+            self._check_alive()
             self._enter(ticket)
             self._wake.notify()
         try:
@@ -114,8 +116,8 @@ class TransformersEngine:
     def _check_alive(self) -> None:
         if self._death is None or self._closing:
             raise EngineDead("the engine is not running")
-        if self._death.done():
-            raise EngineDead(f"the engine stopped: {self._death.result()}")
+        if self._end_reason is not None:
+            raise _stopped(self._end_reason)
 
     def _leave(self, ticket: Ticket) -> None:
         ticket.cancelled = True
@@ -171,7 +173,6 @@ class TransformersEngine:
             deltas = self._runner.decode(batch)
         else:
             return None
-        self._running = [*self._running, *newcomers]
         advanced = self._running[-len(deltas) :]
         going_on = [True] * (len(batch) - len(deltas)) + [delta.finish is None for delta in deltas]
         batch = self._retain(batch, going_on)
@@ -179,37 +180,46 @@ class TransformersEngine:
         return batch
 
     def _admit(self) -> list[Ticket]:
+        """The newcomers. They count as running from now on, so that they hear of a prefill that fails."""
         with self._wake:
             free = self._max_rows - len(self._running)
             candidates = list(self._waiting)[:free]
             count = self._runner.prefill_size([len(ticket.request.prompt) for ticket in candidates])
-            return [self._waiting.popleft() for _ in range(count)]
+            newcomers = [self._waiting.popleft() for _ in range(count)]
+            self._running = [*self._running, *newcomers]
+            return newcomers
 
     def _retain(self, batch: Batch | None, keep: Sequence[bool]) -> Batch | None:
         if batch is None or all(keep):
             return batch
         indices = [index for index, kept in enumerate(keep) if kept]
+        if indices:
+            batch.keep(indices)
+        # Not before: when the batch fails, those that are done have not been told yet.
         self._running = [self._running[index] for index in indices]
-        if not indices:
-            return None
-        batch.keep(indices)
-        return batch
+        return batch if indices else None
 
     def _publish(self, tickets: Sequence[Ticket], deltas: Sequence[TokenDelta]) -> None:
         pairs = list(zip(tickets, deltas, strict=True))
         self._loop.call_soon_threadsafe(_deliver, pairs)
 
     def _fail(self, reason: str) -> None:
+        """Tell everyone here of the end, and leave it for those who come later."""
         with self._wake:
+            self._end_reason = reason
             tickets = [*self._running, *self._waiting]
             self._running = []
             self._waiting.clear()
-        error = EngineDead(f"the engine stopped: {reason}")
+        error = _stopped(reason)
         self._loop.call_soon_threadsafe(_deliver, [(ticket, error) for ticket in tickets])
 
     def _die(self, reason: str) -> None:
         if self._death is not None and not self._death.done():
             self._death.set_result(reason)
+
+
+def _stopped(reason: str) -> EngineDead:
+    return EngineDead(f"the engine stopped: {reason}")
 
 
 def _deliver(pairs: Sequence[tuple[Ticket, TokenDelta | EngineDead]]) -> None:

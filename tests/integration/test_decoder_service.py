@@ -111,6 +111,21 @@ def test_a_seed_makes_sampling_repeatable(decoder: RunningDecoder) -> None:
     assert other != first != cases()[CASE].greedy
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"temperature": 0.01, "top_p": 1e-45, "repetition_penalty": 0.1, "top_k": 1},
+        {"temperature": 0.01, "repetition_penalty": 10.0, "top_k": 2**31 - 1},
+        {"temperature": 2.0, "repetition_penalty": 0.1, "top_p": 1e-45},
+        {"temperature": 2.0, "repetition_penalty": 10.0, "seed": 2**64 - 1},
+    ],
+)
+def test_sampling_at_its_limits_is_served(decoder: RunningDecoder, limits: dict[str, float]) -> None:
+    case = cases()[CASE]
+    assert len(generate(decoder.stub, case.parts, ignore_eos=True, **limits).token_ids) == 24
+    assert generate(decoder.stub, case.parts).token_ids == case.greedy
+
+
 def test_log_probs_come_with_every_token(decoder: RunningDecoder) -> None:
     answer = generate(decoder.stub, cases()[CASE].parts, repetition_penalty=1.0)
     assert len(answer.log_probs) == len(answer.token_ids)
@@ -269,6 +284,27 @@ def test_a_call_takes_more_prompts_until_it_is_closed(decoder: RunningDecoder) -
     wait_for(decoder, 0, 0)
 
 
+def test_of_a_caller_that_does_not_read_nothing_more_is_read(decoder: RunningDecoder) -> None:
+    """Until it does: then every prompt is answered. Refusals with many faults, 27 MB, overflow any window."""
+    count, bad = 2000, at_once([(485,) * 20])
+
+    def read() -> float:
+        return total(scrape(decoder.metrics_port), "tandem_decoder_prompts_together_count")
+
+    wait_for(decoder, 0, 0)
+    before = read()
+    requests = [pb.GenerateBatchRequest(prompts=[bad] * 8, more_follow=at == 0) for at in range(count)]
+    call = decoder.stub.GenerateBatch(iter(requests), timeout=120)
+    now, last = read(), before
+    while now != last or now == before:
+        time.sleep(1)
+        now, last = read(), now
+    assert now - before < count / 2
+    answers = [answer for response in call for answer in response.answers]
+    assert sorted(answer.prompt for answer in answers) == list(range(8 * count))
+    assert read() - before == count
+
+
 BAD_BATCHES = {
     "nothing": ([], "prompts"),
     "no prompts": ([pb.GenerateBatchRequest(cancel=[0])], "prompts"),
@@ -309,6 +345,12 @@ BAD = {
     "not finite": (messages([np.full((2, 128), np.nan, np.float32)]), "chunk.data"),
     "top_p": (messages([(1,)], sampling=pb.SamplingParams(top_p=0)), "config.sampling.top_p"),
     "max_tokens": (messages([(1,)], sampling=pb.SamplingParams(max_tokens=0)), "config.sampling.max_tokens"),
+    "cold": (messages([(1,)], sampling=pb.SamplingParams(temperature=1e-40)), "config.sampling.temperature"),
+    "hot": (messages([(1,)], sampling=pb.SamplingParams(temperature=2.5)), "config.sampling.temperature"),
+    "repetition_penalty": (
+        messages([(1,)], sampling=pb.SamplingParams(temperature=1, repetition_penalty=1e-38)),
+        "config.sampling.repetition_penalty",
+    ),
 }
 
 

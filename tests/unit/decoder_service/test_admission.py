@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -63,3 +64,22 @@ def test_the_rate_covers_the_last_ten_seconds(clock: Clock) -> None:
     assert rate.per_second() == pytest.approx(100, rel=0.06)
     clock.now += 11
     assert rate.per_second() == 0
+
+
+def test_tokens_counted_in_one_thread_while_another_reads_are_not_lost(clock: Clock) -> None:
+    rate = TokenRate()
+    counting = threading.Thread(target=rate.add, args=(50,))
+
+    class Old(int):
+        """Tokens that take a while to forget."""
+
+        def __rsub__(self, total: int) -> int:
+            counting.start()
+            counting.join(0.2)
+            return total - int(self)
+
+    rate.add(Old(100))
+    clock.now += 11
+    rate.per_second()
+    counting.join()
+    assert rate.per_second() == 5

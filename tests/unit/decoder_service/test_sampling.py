@@ -41,6 +41,23 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p: float, kept: set[in
     assert set(drawn(top_p=top_p)) == kept
 
 
+@pytest.mark.parametrize(
+    ("logits", "given"),
+    [
+        (LOGITS.roll(2), {"temperature": 1e-40}),
+        (LOGITS.roll(2) + 5, {"temperature": 1.0, "repetition_penalty": 1e-40}),
+        (torch.tensor([1.0, 2.0, torch.inf, 3.0]), {"temperature": 1.0, "top_p": 0.5}),
+        (torch.full((4,), -torch.inf).index_fill(0, torch.tensor(2), torch.nan), {"temperature": 1.0}),
+    ],
+    ids=["temperature", "penalty", "infinite logits", "no numbers"],
+)
+def test_where_there_is_no_probability_to_draw_from_the_best_token_is_taken(
+    logits: Tensor, given: dict[str, float]
+) -> None:
+    """An error would end the requests of all rows."""
+    assert int(chooser(prompt_ids=(2,), **given).choose(logits)) == 2
+
+
 def test_a_penalty_divides_positive_and_multiplies_negative_scores_of_seen_tokens() -> None:
     logits = torch.tensor([3.0, 2.0, -1.0, -1.5])
     source = chooser(prompt_ids=(0,), repetition_penalty=2.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from decoder_service.engines.base import (
     Sampling,
     TokenDelta,
 )
+from decoder_service.engines.batch import Batch
 from decoder_service.engines.forced import ForcedLengthEngine
 from decoder_service.engines.runner import MAX_PREFILL_POSITIONS
 from decoder_service.engines.settings import EngineSettings
@@ -157,19 +159,69 @@ async def test_the_end_of_sequence_stops_unless_it_is_ignored(engine: Transforme
     assert ignored[-1].finish is FinishReason.LENGTH
 
 
-async def test_a_failing_model_fails_its_callers_and_reports_its_death(
-    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(batch: object) -> list[TokenDelta]:
-        raise RuntimeError("out of memory")
+def fail(*arguments: object) -> Any:
+    raise RuntimeError("out of memory")
 
+
+@pytest.mark.parametrize("step", ["prefill", "decode"])
+async def test_a_failing_model_fails_its_callers_and_reports_its_death(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     death = asyncio.ensure_future(engine.wait_dead())
-    monkeypatch.setattr(engine._runner, "decode", fail)
+    monkeypatch.setattr(engine._runner, step, fail)
     with pytest.raises(EngineDead, match="out of memory"):
-        await run(engine, request())
+        await asyncio.wait_for(run(engine, request()), 5)
     assert "out of memory" in await asyncio.wait_for(death, 5)
     with pytest.raises(EngineDead):
         await run(engine, request())
+
+
+async def test_a_failure_reaches_those_that_run_wait_and_have_just_ended(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch fails when it lets its first row go, whose last token nobody has been told yet."""
+    monkeypatch.setattr(Batch, "keep", fail)
+    wanted = [asyncio.create_task(run(engine, request(max_tokens=20 + index))) for index in range(6)]
+    ended, late = await asyncio.wait(wanted, timeout=20)
+    assert len(ended) == 6 and not late
+    assert all(isinstance(asked.exception(), EngineDead) for asked in ended)
+
+
+async def test_a_request_that_comes_while_the_engine_dies_is_told_so(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing, come = threading.Event(), threading.Event()
+
+    def fail_then(*arguments: object) -> Any:
+        failing.set()
+        come.wait(5)
+        fail()
+
+    monkeypatch.setattr(engine._runner, "prefill", fail_then)
+    first = asyncio.create_task(run(engine, request(0)))
+    assert await asyncio.to_thread(failing.wait, 5)
+    # The loop is busy from here until the model's thread has ended: the newcomer has its turn before the
+    # loop hears of that.
+    newcomer = asyncio.create_task(run(engine, request(1)))
+    come.set()
+    assert engine._thread is not None
+    engine._thread.join(5)
+    for asked in (first, newcomer):
+        with pytest.raises(EngineDead, match="out of memory"):
+            await asyncio.wait_for(asked, 5)
+
+
+@pytest.mark.parametrize(
+    "sampling", [{"temperature": 1e-40}, {"temperature": 1.0, "repetition_penalty": 1e-38}]
+)
+async def test_a_row_without_probabilities_leaves_the_others_alone(
+    engine: TransformersEngine, sampling: dict[str, Any]
+) -> None:
+    """The service refuses such sampling; a model may give scores of that kind by itself."""
+    both = asyncio.gather(run(engine, request(1)), run(engine, request(0, **sampling)))
+    good, odd = await asyncio.wait_for(both, 20)
+    assert tokens(good) == CASES[1].greedy
+    assert len(tokens(odd)) == 24
 
 
 async def test_closing_fails_what_still_runs(engine: TransformersEngine) -> None:

@@ -106,15 +106,43 @@ def test_faults_of_the_prompt(part: pb.PromptPart, field: str) -> None:
         ("max_tokens", 0),
         ("temperature", -0.1),
         ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("temperature", 1e-40),
+        ("temperature", 0.0099),
+        ("temperature", 2.01),
         ("top_p", 0.0),
         ("top_p", 1.01),
+        ("top_p", float("nan")),
         ("top_k", -1),
         ("repetition_penalty", 0.0),
         ("repetition_penalty", float("inf")),
+        ("repetition_penalty", float("nan")),
+        ("repetition_penalty", 1e-38),
+        ("repetition_penalty", 0.099),
+        ("repetition_penalty", 10.01),
     ],
 )
 def test_faults_of_the_sampling(name: str, value: float) -> None:
     assert faults(ids(1), **{name: value}) == [f"config.sampling.{name}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", 0.0),
+        ("temperature", 0.01),
+        ("temperature", 2.0),
+        ("top_p", 1e-45),
+        ("top_p", 1.0),
+        ("top_k", 0),
+        ("top_k", 2**31 - 1),
+        ("repetition_penalty", 0.1),
+        ("repetition_penalty", 10.0),
+    ],
+)
+def test_the_limits_themselves_are_allowed(name: str, value: float) -> None:
+    """Exactly as they are written, though the wire has float32."""
+    assert getattr(sampling_of(10, **{name: value}), name) == pytest.approx(value)
 
 
 def test_all_faults_are_told_at_once() -> None:
