@@ -17,7 +17,10 @@ class FlagParser:
     """
 
     def __init__(self, program: str, description: str, prefix: str, config: Any) -> None:
-        self.parser = argparse.ArgumentParser(prog=program, description=description)
+        variables = (
+            f"Each flag has an environment variable that sets its default, --log-level {prefix}_LOG_LEVEL."
+        )
+        self.parser = argparse.ArgumentParser(prog=program, description=description, epilog=variables)
         self._prefix = prefix
         self._defaults = {item.name: item.default for item in fields(config)}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tandem.cores import available_cores
 from tandem.errors import InvalidRequest
-from tandem.launcher import Addresses, LaunchError, Stack, StackConfig
+from tandem.launcher import Addresses, LaunchError, Stack, StackConfig, private_environment
 
 DEMO = "demo"
 
@@ -111,6 +111,7 @@ class EngineOptions:
             # Only this user gets into the directory of the socket.
             gateway_args=["--local-files", *(_share(gateways, cores) if gateways > 1 else ())],
             log_dir=directory,
+            environment=private_environment(),
         )
 
 

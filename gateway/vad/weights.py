@@ -29,7 +29,7 @@ _SHAPES = {
 }
 
 
-class VadModelError(RuntimeError):
+class VadModelError(ValueError):
     """The VAD weights are missing or not those of FSMN-VAD."""
 
 
@@ -70,7 +70,10 @@ def check_vad_model(directory: Path) -> tuple[Path, Path]:
     model, cmvn = directory / "model.onnx", directory / "am.mvn"
     missing = [str(path) for path in (model, cmvn) if not path.is_file()]
     if missing:
-        raise VadModelError(f"VAD weights are missing: {', '.join(missing)}; `make setup` fetches them")
+        raise VadModelError(
+            f"VAD weights are missing: {', '.join(missing)}; in a checkout `python scripts/fetch_models.py` "
+            "fetches them, --vad-model or TANDEM_GATEWAY_VAD_MODEL says where else they are"
+        )
     return model, cmvn
 
 

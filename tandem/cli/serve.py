@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 
 from tandem.cli.models import add_model_flags, resolve
 from tandem.cli.processes import add_process_flags, process_options
-from tandem.launcher import Addresses, Stack, StackConfig
+from tandem.launcher import MAX_PORT, Addresses, Stack, StackConfig, host_port
+
+
+def port(text: str) -> int:
+    """The value of a flag that names a TCP port."""
+    if not 1 <= (value := int(text)) <= MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{value} is not between 1 and {MAX_PORT}")
+    return value
+
+
+def port_or_none(text: str) -> int:
+    """The same, 0 for none."""
+    return 0 if text == "0" else port(text)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -16,17 +29,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_model_flags(parser)
     add_process_flags(parser)
     ports = parser.add_argument_group("addresses")
-    ports.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all")
-    ports.add_argument("--port", type=int, default=50051, help="gateway gRPC")
-    ports.add_argument("--http-port", type=int, default=8899, help="gateway HTTP and WebSocket; 0 for none")
+    ports.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address that the gateway listens on, 0.0.0.0 for all; encoder and decoder stay on 127.0.0.1",
+    )
+    ports.add_argument("--port", type=port, default=50051, help="gateway gRPC")
+    ports.add_argument(
+        "--http-port", type=port_or_none, default=8899, help="gateway HTTP and WebSocket; 0 for none"
+    )
     ports.add_argument(
         "--cors-origin", action="append", default=[], help='origin of pages that may call HTTP, "*" for all'
     )
     ports.add_argument(
-        "--realtime-port", type=int, default=10095, help="real-time WebSocket service; 0 for none"
+        "--realtime-port", type=port_or_none, default=10095, help="real-time WebSocket service; 0 for none"
     )
-    ports.add_argument("--encoder-port", type=int, default=50052, help="further ones are 10 apart")
-    ports.add_argument("--decoder-port", type=int, default=50053, help="further ones are 10 apart")
+    ports.add_argument("--encoder-port", type=port, default=50052, help="further ones are 10 apart")
+    ports.add_argument("--decoder-port", type=port, default=50053, help="further ones are 10 apart")
     live = parser.add_argument_group("real-time WebSocket service")
     live.add_argument("--language", default="", help="of sessions that name none")
     live.add_argument("--hotword-file", default="", help="hotwords of sessions that bring none, one a line")
@@ -42,6 +61,17 @@ def _gateway_flags(options: argparse.Namespace) -> list[str]:
     live += ["--postprocess-hotword-file", options.postprocess_hotword_file]
     live += ["--enable-spk", str(options.enable_spk), "--endpoint-mode", options.endpoint_mode]
     return [*origins, *live]
+
+
+def _listening(options: argparse.Namespace) -> str:
+    """Where the gateway is reached, in words."""
+    secure = "s" if os.environ.get("TANDEM_GATEWAY_TLS_CERT") else ""
+    places = [f"gRPC on {host_port(options.host, options.port)}"]
+    if options.http_port:
+        places.append(f"HTTP on http{secure}://{host_port(options.host, options.http_port)}")
+    if options.realtime_port:
+        places.append(f"live on ws{secure}://{host_port(options.host, options.realtime_port)}")
+    return ", ".join(places)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -68,9 +98,7 @@ def run(options: argparse.Namespace) -> int:
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with Stack(config, on_progress=lambda line: print(line, file=sys.stderr)) as stack:
-        http = f", HTTP on http://{options.host}:{options.http_port}" if options.http_port else ""
-        live = f", live on ws://{options.host}:{options.realtime_port}" if options.realtime_port else ""
-        print(f"tandem is ready: gRPC on {stack.address}{http}{live}", file=sys.stderr, flush=True)
+        print(f"tandem is ready: {_listening(options)}", file=sys.stderr, flush=True)
         try:
             stack.wait()
         except KeyboardInterrupt:

@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -75,19 +76,20 @@ class TierServer:
         )
 
     async def start(self) -> None:
-        """Bind and listen. Readiness stays NOT_SERVING until `ready()`."""
+        """Bind and listen. Readiness stays NOT_SERVING until `ready()`. OSError where that is impossible."""
         await self._set(LIVENESS, serving=True)
         await self._set_ready(False)
         if self.config.tls is None:
-            self.port = self.server.add_insecure_port(self.config.listen)
+            self.port = _bind(self.server.add_insecure_port, self.config.listen)
         else:
-            self.port = self.server.add_secure_port(self.config.listen, self.config.tls.credentials())
-        await self.server.start()
+            add = partial(self.server.add_secure_port, server_credentials=self.config.tls.credentials())
+            self.port = _bind(add, self.config.listen)
         if self.config.plain_health:
-            self._health_server = grpc.aio.server()
+            self._health_server = grpc.aio.server(options=server_options())
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
-            self._health_server.add_insecure_port(self.config.plain_health)
+            _bind(self._health_server.add_insecure_port, self.config.plain_health)
             await self._health_server.start()
+        await self.server.start()
         log.info("listening on %s", self.address)
 
     @property
@@ -162,6 +164,19 @@ class TierServer:
         await self._health.set(name, kind.SERVING if serving else kind.NOT_SERVING)
 
 
+def _bind(add_port: Callable[[str], int], address: str) -> int:
+    """The port that is bound, 1 for a Unix socket. OSError where nobody can listen at `address`."""
+    try:
+        bound = add_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: in use?") from error
+    asked = address.rpartition(":")[2]
+    # gRPC takes ports modulo 65536.
+    if not address.startswith("unix:") and asked.lstrip("-").isdecimal() and int(asked) not in (0, bound):
+        raise OSError(f"cannot listen on {address}: there is no such port")
+    return bound
+
+
 async def run(
     server: TierServer,
     start: Callable[[], Coroutine[object, object, None]],
@@ -173,12 +188,17 @@ async def run(
 
     A signal that comes before `start` is through ends the process as it is, since threads that load weights
     cannot be stopped; with `cancels_start` it cancels `start`, and `close` frees what is there.
+    Where it cannot listen the process ends with status 1, and one line says why.
     """
     watch_parent()
     keep_buffers()
     if cancels_start:
         server.heed_signals()
-    await server.start()
+    try:
+        await server.start()
+    except OSError as error:
+        log.error("%s", error)
+        raise SystemExit(1) from error
     try:
         is_started = await server.until_stop(start())
         with settled_objects():

@@ -50,10 +50,14 @@ def commands(script: str) -> Iterator[list[str]]:
 
 def check(script: str, values: Mapping[str, str]) -> None:
     """AssertionError names what does not exist. `values` are the page's files of chart values."""
+    environments = set[str]()
     for words in commands(script):
         program, arguments = words[0], _without_redirections(words[1:])
         assert program in _CHECKS, f"nobody knows how to check {program!r}: {words}"
-        _CHECKS[program](arguments, values)
+        if arguments[:2] == ["-m", "venv"]:
+            environments.update(arguments[2:])
+        elif program != "." or arguments[0].removesuffix("/bin/activate") not in environments:
+            _CHECKS[program](arguments, values)
 
 
 def _without_redirections(words: list[str]) -> list[str]:
@@ -108,7 +112,7 @@ def _pip(arguments: list[str], values: Mapping[str, str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     known = {item for extra in project["optional-dependencies"].values() for item in extra}
     names = {re.split(r"[^\w-]", item)[0] for item in known} | {project["name"]}
-    for word in arguments[1:]:
+    for word in (word for word in arguments[1:] if word != "-e"):
         wanted = re.fullmatch(r"(\.|[\w-]+)(?:\[([\w,-]+)\])?(?:[=<>]=[\d.]+)?", word)
         assert wanted is not None, f"pip cannot install {word}"
         assert wanted[1] == "." or wanted[1] in names, f"no extra installs {wanted[1]}"
@@ -198,5 +202,6 @@ _CHECKS: Mapping[str, Callable[[list[str], Mapping[str, str]], None]] = {
     "pip": _pip,
     "promtool": _file,
     "python": _python,
+    "python3.11": _python,
     "tandem": _tandem,
 }

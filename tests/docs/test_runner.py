@@ -70,6 +70,8 @@ def test_commands_are_taken_apart() -> None:
         ("bash benchmarks/gpu/run.sh tp", "bash benchmarks/gpu/run.sh tea"),
         ("make demo", "make coffee"),
         ("pip install '.[gateway,mic]' torch", "pip install '.[gatewai]'"),
+        ("pip install torch -e '.[mic]'", "pip install torch -f '.[mic]'"),
+        ("python3.11 -m venv ~/x && . ~/x/bin/activate", "python3.11 -m venv ~/x && . ~/y/bin/activate"),
         (
             "docker build -f deploy/docker/gateway.Dockerfile -t tandem-gateway:0.1.0 .",
             "docker build -f deploy/docker/gateway.Dockerfile -t gateway:0.1.0 .",

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import grpc
 import pytest
 
+from gateway.keys import new_key
+from tandem import RecognizeOptions
 from tandem.client import Client
-from tandem.launcher import Addresses, LaunchError, Stack, StackConfig, spawn, wait_ready
+from tandem.errors import LimitExceeded
+from tandem.launcher import Addresses, LaunchError, Stack, StackConfig, private_stack, spawn, wait_ready
+from tandem.local import EngineOptions, LocalServices
+from tests.support.certificates import Authority
 from tests.support.services import NANO, encoder
 
 PARENT = """
@@ -28,6 +37,21 @@ wait_ready([tier], timeout=60)
 print(tier.process.pid, flush=True)
 time.sleep(600)
 """
+
+
+@contextlib.contextmanager
+def local_services() -> Iterator[str]:
+    """What `tandem transcribe` and the SDK start for themselves."""
+    options = EngineOptions(model=str(NANO), engine="transformers", gateways=1)
+    with contextlib.closing(LocalServices(options)) as services:
+        yield services.addresses[0]
+
+
+@contextlib.contextmanager
+def private_services() -> Iterator[str]:
+    """What benchmarks start for themselves."""
+    with private_stack(str(NANO), engine="transformers") as stack:
+        yield stack.address
 
 
 def alive(pid: int) -> bool:
@@ -81,6 +105,60 @@ def test_a_tier_that_cannot_start_is_named_with_its_log(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match=r"(?s)encoder exited with code 1.*holds no config\.yaml"):
         wait_ready([tier], timeout=60)
     tier.end(grace=1)
+
+
+MODULES = {
+    "gateway": ["--http-port", "0", "--realtime-port", "0"],
+    "encoder_service": ["--model", str(NANO)],
+    "decoder_service": ["--model", str(NANO), "--engine", "transformers"],
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("flag", ["--listen", "--health-listen"])
+def test_a_tier_whose_port_is_taken_says_so_in_one_line(module: str, flag: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [sys.executable, "-m", module, *MODULES[module], "--listen", f"unix:{tmp_path}/tier.sock"]
+        done = subprocess.run(
+            [*command, flag, address], capture_output=True, text=True, timeout=120, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith(f": cannot listen on {address}: in use?")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_gateway_without_weights_says_in_one_line_where_they_come_from(tmp_path: Path) -> None:
+    flags = ["--listen", f"unix:{tmp_path}/gateway.sock", *MODULES["gateway"], "--vad-model", str(tmp_path)]
+    command = [sys.executable, "-m", "gateway", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert "VAD weights are missing" in line
+    for remedy in ("scripts/fetch_models.py", "--vad-model", "TANDEM_GATEWAY_VAD_MODEL"):
+        assert remedy in line
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("start", [local_services, private_services])
+def test_services_of_ones_own_want_neither_keys_nor_certificates(
+    start: Callable[[], AbstractContextManager[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is meant for the services of many is not for them; other variables are."""
+    certificate = Authority(tmp_path).issue("server")
+    (tmp_path / "keys").write_text(f"{new_key('somebody')[1]}\n", encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for tier in ("GATEWAY", "ENCODER", "DECODER"):
+            monkeypatch.setenv(f"TANDEM_{tier}_TLS_CERT", str(certificate.cert))
+            monkeypatch.setenv(f"TANDEM_{tier}_TLS_KEY", str(certificate.key))
+            monkeypatch.setenv(f"TANDEM_{tier}_HEALTH_LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setenv("TANDEM_GATEWAY_API_KEYS", str(tmp_path / "keys"))
+        monkeypatch.setenv("TANDEM_GATEWAY_MAX_AUDIO_DURATION", "5")
+        with start() as address, Client(address) as client:
+            options = RecognizeOptions(vad=False, max_new_tokens=3)
+            assert client.recognize(NANO / "mandarin_206ms.wav", options, timeout=60).segments
+            with pytest.raises(LimitExceeded):
+                client.recognize(NANO / "english_9s.wav", options, timeout=60)
 
 
 def test_a_second_decoder_waits_for_the_first_which_says_why_it_cannot_start(tmp_path: Path) -> None:

@@ -40,8 +40,20 @@ def test_decoders_divide_the_memory_and_have_an_encoder_each(tmp_path: Path) -> 
 
 def test_ports_of_further_processes_follow_those_of_the_first() -> None:
     addresses = Addresses.tcp("0.0.0.0", encoder=6000, decoder=7000, encoders=3, decoders=2)
-    assert addresses.encoders == ("0.0.0.0:6000", "0.0.0.0:6010", "0.0.0.0:6020")
-    assert addresses.decoders == ("0.0.0.0:7000", "0.0.0.0:7010")
+    assert addresses.encoders == ("127.0.0.1:6000", "127.0.0.1:6010", "127.0.0.1:6020")
+    assert addresses.decoders == ("127.0.0.1:7000", "127.0.0.1:7010")
+    with pytest.raises(InvalidRequest, match="port 65540"):
+        Addresses.tcp(encoder=65530, encoders=2)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("0.0.0.0", "0.0.0.0:6000"), ("::1", "[::1]:6000"), ("name.test", "name.test:6000")],
+)
+def test_only_the_gateway_listens_where_others_get_in(host: str, expected: str) -> None:
+    addresses = Addresses.tcp(host, gateway=6000)
+    assert addresses.gateways == (expected,)
+    assert (*addresses.encoders, *addresses.decoders) == ("127.0.0.1:50052", "127.0.0.1:50053")
 
 
 @pytest.mark.parametrize(
