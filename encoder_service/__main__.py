@@ -95,7 +95,9 @@ async def serve(config: EncoderConfig) -> bool:
         ),
         [SERVICE],
     )
-    servicer = EncoderServicer(LiveMemory(config.max_live_seconds), lambda: server.is_stopping)
+    servicer = EncoderServicer(
+        LiveMemory(config.max_live_seconds), lambda: server.is_stopping, config.receive_timeout
+    )
     encoder_pb2_grpc.add_EncoderServiceServicer_to_server(servicer, server.server)
     resources = contextlib.AsyncExitStack()
     failed = asyncio.Event()
@@ -141,7 +143,7 @@ def main() -> int:
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         works = asyncio.run(serve(config))
-    except (CheckpointError, ValueError) as error:
+    except (CheckpointError, OSError, ValueError) as error:
         log.error("%s", error)
         return 1
     logging.shutdown()

@@ -38,6 +38,7 @@ class EncoderConfig:
     max_wait_ms: float = 3.0
     max_kept_seconds: float = 30_000.0
     embedding_cache_mib: int = 256
+    receive_timeout: float = 30.0
     drain_seconds: float = 30.0
     lameduck_seconds: float = 0.0
     metrics_port: int = 0
@@ -99,6 +100,7 @@ def parse(arguments: Sequence[str] | None = None) -> EncoderConfig:
         "memory for what recent segments were encoded to, so that the same audio is not encoded again, "
         "about 25 kB a second; 0 turns it off",
     )
+    flags.add("receive-timeout", float, "time for each message of a segment's audio to arrive, seconds")
     flags.add("drain-seconds", float, "time for running calls after SIGTERM")
     flags.add("lameduck-seconds", float, "time between NOT_SERVING and refusing calls")
     flags.add("metrics-port", int, "port of Prometheus metrics; 0 turns them off")

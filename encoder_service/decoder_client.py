@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
 import grpc
@@ -88,6 +89,39 @@ class DecodeRequest:
         return not self.sampling.temperature or self.sampling.HasField("seed")
 
 
+class _Diverged(Exception):
+    """An attempt answers otherwise than the one before it; says how."""
+
+
+class _Delivered:
+    """What was passed on of an answer, over all attempts at it.
+
+    Even greedy answers may differ: in bfloat16 two tokens that are about as likely may change places with
+    what else is in their batch. Tokens of one after those of another are a text that no decoder ever gave.
+    """
+
+    def __init__(self) -> None:
+        self.token_ids: list[int] = []
+        self._given = 0
+        """Tokens of the present attempt."""
+
+    def begin(self) -> None:
+        """The next response is the first of an attempt."""
+        self._given = 0
+
+    def add(self, response: pb.GenerateResponse) -> pb.GenerateResponse:
+        """What of a response is new. Raises _Diverged when it is not what was passed on before."""
+        known = self.token_ids[self._given : self._given + len(response.token_ids)]
+        if list(response.token_ids[: len(known)]) != known:
+            raise _Diverged("asked for again, it has other tokens")
+        self._given += len(response.token_ids)
+        if response.HasField("result") and self._given < len(self.token_ids):
+            raise _Diverged(f"asked for again, it ends after {self._given} tokens")
+        fresh = _without_first(response, len(known))
+        self.token_ids += fresh.token_ids
+        return fresh
+
+
 class DecoderClient:
     """Calls one decoder target (a single address or a name that resolves to several pods)."""
 
@@ -111,24 +145,25 @@ class DecoderClient:
 
         When a decoder goes away the embeddings are sent again, to another one where there is one; tokens
         that were passed on before are skipped. When it is full they wait here, where they cost least. Raises
-        the decoder's own error, typed, and Unavailable when every attempt found none. Closing the iterator
-        cancels the call.
+        the decoder's own error, typed, and Unavailable when every attempt found none, or one that answers
+        otherwise than was passed on. Closing the iterator cancels the call.
         """
-        delivered, lost, refused = 0, 0, 0
+        delivered, lost, refused = _Delivered(), 0, 0
         give_up = time.monotonic() + self._patience
         while True:
-            skip = delivered
+            delivered.begin()
             try:
-                async for response in self._attempt(request, timeout):
-                    fresh = _without_first(response, skip)
-                    skip = max(0, skip - len(response.token_ids))
-                    delivered += len(fresh.token_ids)
-                    if fresh.token_ids or fresh.HasField("result"):
-                        yield fresh
+                async with contextlib.aclosing(self._attempt(request, timeout)) as responses:
+                    async for response in responses:
+                        fresh = delivered.add(response)
+                        if fresh.token_ids or fresh.HasField("result"):
+                            yield fresh
                 return
+            except _Diverged as error:
+                raise Unavailable(f"the decoder went away, and its answer cannot go on: {error}") from None
             except Unavailable as error:
                 lost += 1
-                can_repeat = delivered == 0 or request.repeatable
+                can_repeat = not delivered.token_ids or request.repeatable
                 if lost == MAX_ATTEMPTS or not can_repeat:
                     raise
                 log.warning(
@@ -144,7 +179,7 @@ class DecoderClient:
 
     async def _attempt(
         self, request: DecodeRequest, timeout: float | None
-    ) -> AsyncIterator[pb.GenerateResponse]:
+    ) -> AsyncGenerator[pb.GenerateResponse, None]:
         if request.final_only and self._answers_batches:
             answer = await self._whole(request, timeout)
             if answer is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 
@@ -56,9 +56,13 @@ def prompt_style(directory: Path) -> pb.PromptStyle:
 
 
 def tokenizer_files(checkpoint: Checkpoint) -> tuple[Path, ...]:
-    """tokenizer.json of the language model (in llm_conf.init_param_path), and the CTC vocabulary if any."""
+    """tokenizer.json of the language model, and the CTC vocabulary if any.
+
+    As for the decoder, its folder lies in the checkpoint under the last part of llm_conf.init_param_path: the
+    rest is where it was in training.
+    """
     llm = (read_config(checkpoint.directory).get("llm_conf") or {}).get("init_param_path", "Qwen3-0.6B")
-    files = [checkpoint.directory / str(llm) / LLM_TOKENIZER]
+    files = [checkpoint.directory / PurePosixPath(str(llm)).name / LLM_TOKENIZER]
     if checkpoint.has_ctc:
         files.append(checkpoint.directory / CTC_TOKENIZER)
     missing = [str(path) for path in files if not path.is_file()]

@@ -32,11 +32,15 @@ from encoder_service.runner import (
 from encoder_service.speaker import SpeakerEmbedder
 from encoder_service.stage_clock import StageClock
 from encoder_service.transfer import Transfer
+from encoder_service.waves import Samples
 from tandem.errors import CapabilityMissing, InvalidAudio, LimitExceeded
 
 log = logging.getLogger("tandem.encoder.engine")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+LOUDEST = 1e6
+"""Of float32 samples: far more than 16 bits that were not scaled, far less than what features overflow at."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,8 @@ class EncoderEngine:
         if self.seconds(item) > self.config.max_segment_seconds:
             limit = self.config.max_segment_seconds
             raise LimitExceeded(f"segment of {self.seconds(item):.1f} s exceeds the limit of {limit:.0f} s")
-        # The sum is finite unless a sample is not, or is absurd: only then is each one looked at.
-        if samples.dtype == np.float32 and not (np.isfinite(samples.sum()) or np.isfinite(samples).all()):
-            raise InvalidAudio("samples are not all finite")
+        if samples.dtype == np.float32:
+            _check_levels(samples)
         if item.ctc is not CtcOutput.NONE and not self.checkpoint.has_ctc:
             raise CapabilityMissing("the checkpoint has no CTC weights")
         if item.speakers and self.speakers is None:
@@ -234,6 +237,15 @@ class EncoderEngine:
         index = np.arange(ends[-1]) + np.repeat(starts[asked] - (ends - own), own)
         bounds = {row: (int(end) - size, int(end)) for row, end, size in zip(asked, ends, own, strict=True)}
         return self._transfer.table(index.astype(np.int32)), bounds
+
+
+def _check_levels(samples: Samples) -> None:
+    """Raise InvalidAudio when features of float32 samples [n] would not be finite."""
+    loudest = max(abs(float(samples.min())), abs(float(samples.max())))  # both are NaN when a sample is
+    if not math.isfinite(loudest):
+        raise InvalidAudio("samples are not all finite")
+    if loudest > LOUDEST:
+        raise InvalidAudio(f"a sample of {loudest:.0e} is no audio; full scale is 1")
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

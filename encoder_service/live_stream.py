@@ -45,10 +45,13 @@ class LiveMemory:
 
 @dataclass(frozen=True, slots=True)
 class LiveLimits:
-    """Of one stream: segments kept and spans unanswered at a time, and seconds without a request."""
+    """Of one stream: segments kept, spans unanswered and answers not taken yet at a time, and seconds without
+    a request. While so many answers wait for the caller no request is read, which the transport tells it.
+    """
 
     segments: int = 8
     spans: int = 16
+    answers: int = 16
     idle: float = 60.0
 
 
@@ -68,6 +71,7 @@ class LiveStream:
         self._spans: dict[int, asyncio.Task[None]] = {}
         self._targets: dict[int, asyncio.Future[list[int]]] = {}
         self._answers: asyncio.Queue[pb.TranscribeLiveResponse | None] = asyncio.Queue()
+        self._taken = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
 
@@ -82,25 +86,33 @@ class LiveStream:
         watching = asyncio.create_task(self._watch(reading))
         try:
             while (answer := await self._answers.get()) is not None:
+                self._taken.set()
                 yield answer
-            if reading.done():
+            if not reading.cancelled():
                 reading.result()
         finally:
             for task in (reading, watching, *self._spans.values()):
                 task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, TandemError):
-                await reading
-            for number in list(self._segments):
-                self._release(number)
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def _read(self, requests: AsyncIterator[pb.TranscribeLiveRequest]) -> None:
         try:
             async for request in requests:
+                await self._room()
                 self._handle(request)
             while self._spans:
                 await asyncio.wait(self._spans.values())
         finally:
+            # Not where answers are given out: a caller that takes none holds that up for as long as it likes.
+            for number in list(self._segments):
+                self._release(number)
             self._answers.put_nowait(None)
+
+    async def _room(self) -> None:
+        """Until the caller has taken enough of its answers."""
+        while self._answers.qsize() >= self._limits.answers:
+            self._taken.clear()
+            await self._taken.wait()
 
     async def _watch(self, reading: asyncio.Task[None]) -> None:
         """Ends a stream that idles, and any quiet one when the tier drains."""
@@ -108,7 +120,7 @@ class LiveStream:
             await asyncio.sleep(_CHECK_SECONDS)
             idle = self._loop.time() - self._heard_at >= self._limits.idle
             if not self._spans and (idle or self._is_stopping()):
-                self._answers.put_nowait(None)
+                reading.cancel()
                 return
 
     def _handle(self, request: pb.TranscribeLiveRequest) -> None:

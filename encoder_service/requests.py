@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from encoder_service.messages import CtcOutput
 from encoder_service.waves import Samples
 from tandem.encoder.v1 import encoder_pb2 as pb
-from tandem.errors import InvalidRequest, LimitExceeded
+from tandem.errors import DeadlineExceeded, InvalidRequest, LimitExceeded
 
 TARGETS_SECONDS = 10.0
 """How long an open call waits for the caller, that has all tokens, to name its targets."""
@@ -28,6 +28,24 @@ _CTC = {
 
 
 Message = TypeVar("Message", pb.EncodeRequest, pb.TranscribeRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class InTime(Generic[Message]):
+    """The messages of a stream; DeadlineExceeded where the next does not come within `seconds`."""
+
+    stream: AsyncIterator[Message]
+    seconds: float
+
+    def __aiter__(self) -> InTime[Message]:
+        return self
+
+    async def __anext__(self) -> Message:
+        try:
+            async with asyncio.timeout(self.seconds):
+                return await anext(self.stream)
+        except TimeoutError:
+            raise DeadlineExceeded(f"no more of the audio arrived within {self.seconds:g} s") from None
 
 
 async def first(stream: AsyncIterator[Message]) -> Message:

@@ -10,7 +10,7 @@ from encoder_service import responses
 from encoder_service.live_stream import LiveMemory, LiveStream
 from encoder_service.loaded import LoadedEncoder
 from encoder_service.messages import EncodedAudio, EncodeItem
-from encoder_service.requests import ctc_output, first, read_samples, read_segment, read_targets
+from encoder_service.requests import InTime, ctc_output, first, read_samples, read_segment, read_targets
 from tandem.decoder.v1 import decoder_pb2
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
@@ -22,20 +22,27 @@ SERVICE = "tandem.encoder.v1.EncoderService"
 
 
 class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
-    """Answers Unavailable until `loaded` is set."""
+    """Answers Unavailable until `loaded` is set.
+
+    `receive_timeout`: seconds that a caller of Encode or Transcribe has for each message of its audio.
+    """
 
     def __init__(
-        self, live_memory: LiveMemory | None = None, is_stopping: Callable[[], bool] = lambda: False
+        self,
+        live_memory: LiveMemory | None = None,
+        is_stopping: Callable[[], bool] = lambda: False,
+        receive_timeout: float = 30.0,
     ) -> None:
         self.loaded: LoadedEncoder | None = None
         self.live_memory, self.is_stopping = live_memory or LiveMemory(), is_stopping
+        self._receive_timeout = receive_timeout
 
     @handlers.streaming
     async def Encode(
         self, request_iterator: AsyncIterator[pb.EncodeRequest], context: handlers.Context
     ) -> AsyncIterator[pb.EncodeResponse]:
         loaded = self._ready()
-        stream = aiter(request_iterator)
+        stream = InTime(aiter(request_iterator), self._receive_timeout)
         config = (await first(stream)).config
         self._admit(config.audio)
         samples, _ = await read_samples(config.audio, stream, self._max_samples())
@@ -54,11 +61,12 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
     ) -> AsyncIterator[pb.TranscribeResponse]:
         loaded = self._ready()
         stream = aiter(request_iterator)
-        config = (await first(stream)).config
+        arriving = InTime(stream, self._receive_timeout)
+        config = (await first(arriving)).config
         if loaded.decoder is None and not config.ctc_only:
             raise CapabilityMissing("this encoder was started without a decoder")
         self._admit(config.audio)
-        samples, stays_open = await read_segment(config, stream, self._max_samples())
+        samples, stays_open = await read_segment(config, arriving, self._max_samples())
         if stays_open and config.ctc != pb.CTC_MODE_COMPACT:
             raise InvalidRequest.of("config.ctc", "must be compact when targets are to follow")
         with loaded.keep.keeping(len(samples) / loaded.engine.sample_rate if stays_open else 0.0) as keep:

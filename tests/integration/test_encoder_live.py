@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,14 @@ from google.rpc import status_pb2
 
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
-from tandem.errors import CapabilityMissing, InvalidRequest, LimitExceeded, Overloaded, TandemError
+from tandem.errors import (
+    CapabilityMissing,
+    InternalError,
+    InvalidRequest,
+    LimitExceeded,
+    Overloaded,
+    TandemError,
+)
 from tandem.rpc.channels import channel_options
 from tandem.rpc.status import from_rpc_error, from_status
 from tandem.rpc.tensors import from_message
@@ -24,12 +32,19 @@ Stub = encoder_pb2_grpc.EncoderServiceStub
 
 
 @pytest.fixture(scope="module")
-def stub() -> Iterator[Stub]:
+def channel() -> Iterator[grpc.Channel]:
+    # Live callers may be quiet for longer than those of whole segments.
+    limits = ["--max-segment", "30", "--max-live-seconds", "40", "--receive-timeout", "2"]
     with (
-        encoder(arguments=["--max-segment", "30", "--max-live-seconds", "40"]) as target,
+        encoder(arguments=limits) as target,
         grpc.insecure_channel(target, options=channel_options()) as channel,
     ):
-        yield Stub(channel)
+        yield channel
+
+
+@pytest.fixture(scope="module")
+def stub(channel: grpc.Channel) -> Stub:
+    return Stub(channel)
 
 
 def ask(
@@ -121,6 +136,27 @@ def test_live_audio_is_bounded_and_given_back(stub: Stub) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         answers(stub, *(pb.TranscribeLiveRequest(segment=n, audio=bytes(800)) for n in range(20)))
     assert isinstance(from_rpc_error(refused.value), LimitExceeded)
+
+
+def test_bytes_that_are_no_request_end_the_stream_and_give_its_audio_back(
+    channel: grpc.Channel, stub: Stub
+) -> None:
+    raw: Any = channel.stream_stream("/tandem.encoder.v1.EncoderService/TranscribeLive")
+    audio = pb.TranscribeLiveRequest(audio=bytes(2 * 16_000 * 20)).SerializeToString()
+    for _ in range(3):
+        with pytest.raises(grpc.RpcError) as refused:
+            list(raw(iter([audio, b"\xff\xff\xff\xff"]), timeout=20))
+        assert isinstance(from_rpc_error(refused.value), InternalError)
+    assert answers(stub, ask(1, 0, 800, bytes(2 * 16_000 * 30))).keys() == {1}
+
+
+def test_a_live_caller_may_be_quiet(stub: Stub) -> None:
+    def pausing() -> Iterator[pb.TranscribeLiveRequest]:
+        yield ask(1, 0, 16_000, SPEECH[:16_000].tobytes())
+        time.sleep(2.5)
+        yield ask(2, 0, 32_000, SPEECH[16_000:32_000].tobytes())
+
+    assert [answer.id for answer in stub.TranscribeLive(pausing(), timeout=60)] == [1, 2]
 
 
 def test_cancelled_spans_get_no_answer(stub: Stub) -> None:

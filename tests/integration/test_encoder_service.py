@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 import grpc
@@ -12,7 +14,14 @@ import soundfile
 from tandem.encoder.v1 import encoder_pb2 as pb
 from tandem.encoder.v1 import encoder_pb2_grpc
 from tandem.encoder_client import encode_file
-from tandem.errors import CapabilityMissing, InvalidAudio, InvalidRequest, LimitExceeded, TandemError
+from tandem.errors import (
+    CapabilityMissing,
+    DeadlineExceeded,
+    InvalidAudio,
+    InvalidRequest,
+    LimitExceeded,
+    TandemError,
+)
 from tandem.rpc.channels import channel_options
 from tandem.rpc.status import from_rpc_error
 from tandem.rpc.tensors import TensorAssembler, from_message
@@ -20,6 +29,7 @@ from tests.support.services import NANO, encoder
 
 WAVS = ("mandarin_6s.wav", "english_9s.wav", "mandarin_206ms.wav")
 Stub = encoder_pb2_grpc.EncoderServiceStub
+Request = pb.EncodeRequest | pb.TranscribeRequest
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +224,56 @@ def test_bad_targets_are_refused(
         list(stub.Transcribe(iter(requests()), timeout=20))
     error = from_rpc_error(caught.value)
     assert [violation.field for violation in error.violations] == [field]
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Stub]:
+    """An encoder that waits a second for each message."""
+    flags = ["--speaker-model", "none", "--receive-timeout", "1"]
+    with encoder(arguments=flags) as target, grpc.insecure_channel(target) as channel:
+        yield Stub(channel)
+
+
+def stalling(*requests: Request) -> Iterator[Request]:
+    """A caller that sends no more, and does not say so."""
+    yield from requests
+    threading.Event().wait(5)
+
+
+CTC_ONLY = pb.TranscribeConfig(audio=pb.AudioConfig(format=pb.SAMPLE_FORMAT_S16LE), ctc_only=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "requests"),
+    [
+        ("Encode", lambda: ()),
+        ("Encode", lambda: messages(s16())),
+        ("Encode", lambda: messages(s16(), pcm(), pcm())),
+        ("Transcribe", lambda: ()),
+        ("Transcribe", lambda: [pb.TranscribeRequest(config=CTC_ONLY), pb.TranscribeRequest(audio=pcm())]),
+    ],
+)
+def test_who_sends_no_more_of_its_audio_is_not_waited_for(
+    impatient: Stub, method: str, requests: Callable[[], Iterable[Request]]
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(grpc.RpcError) as caught:
+        list(getattr(impatient, method)(stalling(*requests()), timeout=20))
+    assert 0.9 < time.monotonic() - began < 4
+    error = from_rpc_error(caught.value)
+    assert type(error) is DeadlineExceeded
+    assert "within 1 s" in str(error)
+
+
+def test_audio_may_take_longer_than_each_of_its_messages(impatient: Stub) -> None:
+    def slow() -> Iterator[pb.EncodeRequest]:
+        for message in messages(s16(), *[pcm()] * 5):
+            yield message
+            time.sleep(0.3)
+
+    began = time.monotonic()
+    assert list(impatient.Encode(slow(), timeout=20))[-1].HasField("timing")
+    assert time.monotonic() - began > 1.2
 
 
 def test_model_info_and_tokenizers_describe_the_checkpoint(stub: Stub) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from encoder_service.checkpoint import load_checkpoint
+from encoder_service.describe import tokenizer_files
 from encoder_service.model_config import ConfigError
 from tandem.checkpoint import CheckpointError, file_sha256, read_tensors, resolve_checkpoint
 from tests.golden.nano import DIRECTORY
@@ -119,6 +120,19 @@ def test_unsupported_config_is_refused_by_key(tmp_path: Path, old: str, new: str
     with pytest.raises(ConfigError) as caught:
         load_checkpoint(tmp_path)
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["Qwen3-0.6B", "/home/me/models/Qwen3-0.6B", "pretrained/Qwen3-0.6B/"])
+def test_the_tokenizer_lies_in_the_checkpoint_wherever_training_had_it(tmp_path: Path, named: str) -> None:
+    shutil.copytree(DIRECTORY, tmp_path, dirs_exist_ok=True)
+    text = (tmp_path / "config.yaml").read_text(encoding="utf-8")
+    assert "init_param_path: Qwen3-0.6B\n" in text
+    moved = text.replace("init_param_path: Qwen3-0.6B\n", f"init_param_path: {named}\n")
+    (tmp_path / "config.yaml").write_text(moved, encoding="utf-8")
+    assert tokenizer_files(load_checkpoint(tmp_path)) == (
+        tmp_path / "Qwen3-0.6B" / "tokenizer.json",
+        tmp_path / "multilingual.tiktoken",
+    )
 
 
 def test_missing_files_and_directories_are_told(tmp_path: Path) -> None:

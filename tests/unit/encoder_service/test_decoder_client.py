@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -132,6 +133,24 @@ class BatchDecoder(Decoder):
         return pb.BatchedAnswer(prompt=number, answer=answer)
 
 
+class DyingDecoder(Decoder):
+    """Streams the tokens of one answer after another, `size` in a message; all but the last break off."""
+
+    def __init__(self, answers: list[list[int]], size: int) -> None:
+        super().__init__(refusals=0)
+        self.answers, self.size = answers, size
+
+    @handlers.streaming
+    async def Generate(self, requests: Any, context: Any) -> AsyncIterator[pb.GenerateResponse]:
+        self.calls += 1
+        token_ids = self.answers[self.calls - 1]
+        for first in range(0, len(token_ids), self.size):
+            yield pb.GenerateResponse(token_ids=token_ids[first : first + self.size])
+        if self.calls < len(self.answers):
+            raise Unavailable("going")
+        yield pb.GenerateResponse(result=pb.GenerateResult(completion_tokens=len(token_ids)))
+
+
 class BreakingDecoder:
     """Answers from threads of its own, and breaks off its first call when it is told to."""
 
@@ -189,6 +208,33 @@ async def test_patience_ends_with_the_decoders_own_refusal() -> None:
                 pass
     assert refused.value.retry_after == pytest.approx(0.01)
     assert 1 < decoder.calls < 30
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 9])
+async def test_an_answer_that_broke_off_goes_on_where_it_did(size: int) -> None:
+    decoder = DyingDecoder([[7, 8, 9], [7], [7, 8, 9, 10, 11]], size)
+    async with client_of(decoder, patience=1.0) as client:
+        assert await tokens(client, replace(request(), final_only=False)) == [7, 8, 9, 10, 11]
+    assert decoder.calls == 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+@pytest.mark.parametrize(
+    ("again", "says"),
+    [([7, 6, 9, 10, 11], "other tokens"), ([6], "other tokens"), ([7, 8], "ends after 2 tokens")],
+)
+async def test_an_answer_that_broke_off_is_not_completed_by_another_one(
+    again: list[int], says: str, size: int
+) -> None:
+    decoder = DyingDecoder([[7, 8, 9], again], size)
+    heard: list[int] = []
+    async with client_of(decoder, patience=1.0) as client:
+        with pytest.raises(Unavailable, match=says):
+            async for answer in client.generate(replace(request(), final_only=False)):
+                heard += answer.token_ids
+                assert not answer.HasField("result")
+    assert heard == [7, 8, 9]
+    assert decoder.calls == 2
 
 
 async def test_what_comes_at_the_same_time_shares_calls_of_eight() -> None:

@@ -104,6 +104,10 @@ def test_bfloat16_travels_as_bfloat16(engine: EncoderEngine) -> None:
         (np.zeros((2, 800), dtype=np.float32), InvalidAudio, "one dimension"),
         (np.zeros(800, dtype=np.float64), InvalidAudio, "float64"),
         (np.full(800, np.nan, dtype=np.float32), InvalidAudio, "finite"),
+        (np.r_[clip(0.1), np.float32(np.nan), clip(0.1)], InvalidAudio, "finite"),
+        (np.r_[clip(0.1), np.float32(-np.inf), clip(0.1)], InvalidAudio, "finite"),
+        (np.full(800, 1e18, dtype=np.float32), InvalidAudio, r"1e\+18 is no audio"),
+        (np.r_[clip(0.1), np.float32(-3e38), clip(0.1)], InvalidAudio, r"3e\+38 is no audio"),
         (np.zeros(31 * 16000, dtype=np.float32), LimitExceeded, "31.0 s exceeds the limit of 30 s"),
     ],
 )
@@ -112,6 +116,14 @@ def test_bad_audio_is_refused(
 ) -> None:
     with pytest.raises(error, match=says):
         engine.validate(EncodeItem(samples))
+
+
+def test_loud_audio_of_another_scale_is_encoded(engine: EncoderEngine) -> None:
+    item = EncodeItem((clip(1.0) * 1e7).clip(-1e6, 1e6).astype(np.float32), CtcOutput.DENSE)
+    engine.validate(item)
+    (result,) = engine.encode([item])
+    assert np.isfinite(embeds(result)).all()
+    assert result.dense is not None and np.isfinite(result.dense).all()
 
 
 def test_ctc_of_a_checkpoint_without_it_is_refused(tmp_path: Path) -> None:

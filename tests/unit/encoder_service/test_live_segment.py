@@ -24,6 +24,7 @@ from encoder_service.messages import CtcOutput, EncodeItem
 from encoder_service.targets import KeptBudget, TargetHead
 from encoder_service.transfer import Transfer
 from tandem.encoder.v1 import encoder_pb2 as pb
+from tandem.errors import InvalidRequest
 from tandem.rpc.tensors import from_message
 from tests.golden.nano import DIRECTORY, relative_error
 from tests.support.recordings import recording
@@ -114,7 +115,7 @@ def test_spans_that_make_no_sense_are_refused(start: int, end: int) -> None:
 
 @contextlib.asynccontextmanager
 async def live_stream(
-    engine: EncoderEngine, idle: float = 60.0
+    engine: EncoderEngine, idle: float = 60.0, memory: LiveMemory | None = None
 ) -> AsyncIterator[tuple[LiveStream, list[bool]]]:
     """A stream over a real batcher, and what says that the tier drains."""
     draining: list[bool] = []
@@ -123,7 +124,8 @@ async def live_stream(
         info = pb.GetModelInfoResponse(ctc_vocab_size=head.vocab_size if head is not None else 0)
         encodings = EncodingCache(batcher.submit, "", 0)
         loaded = LoadedEncoder(engine, batcher, encodings, None, info, (), KeptBudget(1000.0), head)
-        yield LiveStream(loaded, LiveMemory(), lambda: bool(draining), LiveLimits(idle=idle)), draining
+        limits = LiveLimits(idle=idle)
+        yield LiveStream(loaded, memory or LiveMemory(), lambda: bool(draining), limits), draining
 
 
 async def requests(
@@ -167,3 +169,58 @@ async def test_targets_of_a_span_are_its_exact_posteriors(engine: EncoderEngine,
     ctc = engine.checkpoint.config.ctc
     assert ctc is not None
     assert np.allclose(columns, whole.dense[:, [5, 90, ctc.blank_id]], atol=1e-3)
+
+
+REFUSED = pb.TranscribeConfig(ctc=pb.CTC_MODE_DENSE, ctc_only=True)
+"""Of spans that are answered, with an error, in the next turn of the event loop."""
+
+
+async def test_requests_wait_while_the_caller_takes_no_answers(engine: EncoderEngine, speech: Pcm) -> None:
+    read = 0
+
+    async def spans() -> AsyncIterator[pb.TranscribeLiveRequest]:
+        nonlocal read
+        yield pb.TranscribeLiveRequest(audio=speech[:16_000].tobytes())
+        for read in range(1, 201):
+            yield pb.TranscribeLiveRequest(span=pb.LiveSpan(id=read, start=0, end=800, config=REFUSED))
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    async with live_stream(engine) as (stream, _), contextlib.aclosing(stream.answers(spans())) as answers:
+        first = await anext(answers)
+        for _ in range(2000):
+            await asyncio.sleep(0)
+        assert read < 40
+        rest = [answer.id async for answer in answers]
+    assert [first.id, *rest] == list(range(1, 201))
+
+
+@pytest.mark.parametrize("then", ["silence", "half-close", "nonsense"])
+async def test_audio_of_a_caller_that_takes_no_answers_is_given_back(
+    engine: EncoderEngine, speech: Pcm, then: str
+) -> None:
+    asked = pb.TranscribeLiveRequest(span=pb.LiveSpan(id=2, start=0, end=800, config=REFUSED))
+    nonsense = pb.TranscribeLiveRequest(audio=b"x")
+
+    async def sent() -> AsyncIterator[pb.TranscribeLiveRequest]:
+        for request in (ask(speech[:16_000], config=REFUSED), asked):
+            yield request
+            for _ in range(3):
+                await asyncio.sleep(0)
+        if then == "nonsense":
+            yield nonsense
+        if then == "silence":
+            await asyncio.Event().wait()
+
+    memory = LiveMemory()
+    async with (
+        live_stream(engine, idle=0.2 if then == "silence" else 60.0, memory=memory) as (stream, _),
+        contextlib.aclosing(stream.answers(sent())) as answers,
+    ):
+        assert (await anext(answers)).id == 1
+        async with asyncio.timeout(10):
+            while memory.seconds:
+                await asyncio.sleep(0.01)
+        assert (await anext(answers)).id == 2
+        with pytest.raises(InvalidRequest if then == "nonsense" else StopAsyncIteration):
+            await anext(answers)

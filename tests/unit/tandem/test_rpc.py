@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import gc
+import socket
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tandem import errors
 from tandem.errors import FieldViolation, TandemError
-from tandem.rpc import handlers
+from tandem.rpc import channels, handlers
 from tandem.rpc.calls import streaming_call
 from tandem.rpc.channels import connect
 from tandem.rpc.server import LIVENESS, ServerConfig, TierServer
 from tandem.rpc.status import from_rpc_error
 from tandem.tensor.v1 import tensor_pb2 as pb
+from tests.support.ports import free_port
 
 SERVICE = "test.v1.TestService"
 
@@ -30,6 +34,7 @@ class Servicer:
     def __init__(self) -> None:
         self.failure: BaseException | None = None
         self.release = asyncio.Event()
+        self.work: Callable[[], Awaitable[object]] = self.release.wait
 
     @handlers.unary
     async def call(self, request: pb.Tensor, context: object) -> pb.Tensor:
@@ -52,6 +57,16 @@ class Servicer:
                 raise self.failure
             yield request
 
+    @handlers.streaming
+    async def receive(self, request: pb.Tensor, context: object) -> AsyncIterator[pb.Tensor]:
+        await self.work()
+        yield request
+
+    @handlers.unary
+    async def receive_at_once(self, request: pb.Tensor, context: object) -> pb.Tensor:
+        await self.work()
+        return request
+
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[tuple[Servicer, TierServer, grpc.aio.Channel]]:
@@ -65,6 +80,8 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[Servicer, TierServer, gr
         "Call": grpc.unary_unary_rpc_method_handler(servicer.call, **codec),
         "Upload": grpc.stream_stream_rpc_method_handler(servicer.upload, **codec),
         "Stream": grpc.unary_stream_rpc_method_handler(servicer.stream, **codec),
+        "Receive": grpc.unary_stream_rpc_method_handler(servicer.receive, **codec),
+        "ReceiveAtOnce": grpc.unary_unary_rpc_method_handler(servicer.receive_at_once, **codec),
     }
     server.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     await server.start()
@@ -148,6 +165,39 @@ async def test_health_names_and_drain_finish_running_calls(served: Any) -> None:
     await stopping
 
 
+@pytest.mark.parametrize("flag", ["listen", "plain_health"])
+async def test_a_taken_port_is_an_oserror(flag: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        places = {"listen": f"unix:{tmp_path}/s.sock", "plain_health": "", flag: address}
+        server = TierServer(ServerConfig(places["listen"], plain_health=places["plain_health"]), [SERVICE])
+        with pytest.raises(OSError, match=f"cannot listen on {address}: in use"):
+            await server.start()
+        await server.stop()
+
+
+async def test_a_port_that_does_not_exist_is_not_another_one() -> None:
+    """gRPC takes them modulo 65536."""
+    server = TierServer(ServerConfig(f"127.0.0.1:{free_port() + 65536}"), [SERVICE])
+    with pytest.raises(OSError, match="there is no such port"):
+        await server.start()
+    await server.stop()
+
+
+async def test_two_servers_do_not_share_an_address_for_health(tmp_path: Path) -> None:
+    """gRPC lets servers share a port unless it is told not to."""
+    health = f"127.0.0.1:{free_port()}"
+    servers = [
+        TierServer(ServerConfig(f"unix:{tmp_path}/{name}.sock", plain_health=health), [SERVICE])
+        for name in ("first", "second")
+    ]
+    await servers[0].start()
+    with pytest.raises(OSError, match=f"cannot listen on {health}: in use"):
+        await servers[1].start()
+    for server in servers:
+        await server.stop()
+
+
 async def test_a_call_that_comes_while_the_server_stops_may_be_sent_again(tmp_path: Path) -> None:
     """grpc answers CANCELLED to calls that it has read and not taken up."""
     servicer, seen, told = Servicer(), set[grpc.StatusCode](), set[type[TandemError]]()
@@ -193,6 +243,103 @@ async def test_a_client_that_is_still_sending_gets_the_status_and_not_an_interna
             async for _ in caller(channel, "Upload", "stream_stream")(pieces(), timeout=5):
                 continue
         assert type(from_rpc_error(caught.value)) is errors.InvalidAudio
+
+
+async def test_what_is_no_message_after_the_failure_changes_nothing_about_it(served: Any) -> None:
+    servicer, _, channel = served
+    servicer.failure = errors.InvalidAudio("bad from the start")
+    upload = channel.stream_stream(f"/{SERVICE}/Upload")
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield pb.Tensor(data=b"x").SerializeToString()
+        yield b"\xff\xff\xff\xff"
+
+    for _ in range(10):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in upload(pieces(), timeout=5):
+                continue
+        assert type(from_rpc_error(caught.value)) is errors.InvalidAudio
+
+
+class Received:
+    """What a call has got so far."""
+
+
+async def test_a_call_that_failed_lets_go_of_what_it_had_received(served: Any) -> None:
+    servicer, _, channel = served
+    kept = weakref.WeakSet[Received]()
+
+    async def fail() -> None:
+        received = Received()
+        kept.add(received)
+        await asyncio.sleep(0)
+        raise errors.DeadlineExceeded("no more came")
+
+    async def call(request: pb.Tensor) -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in caller(channel, "Receive", "unary_stream")(request, timeout=5):
+                continue
+        assert type(from_rpc_error(caught.value)) is errors.DeadlineExceeded
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await caller(channel, "ReceiveAtOnce")(request, timeout=5)
+        assert type(from_rpc_error(caught.value)) is errors.DeadlineExceeded
+
+    servicer.work = fail
+    gc.collect()
+    gc.disable()  # It is late for large buffers: they are few objects.
+    try:
+        for _ in range(5):
+            await call(pb.Tensor())
+        async with asyncio.timeout(5):
+            while kept:
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
+
+
+async def test_calls_of_a_host_that_is_gone_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "KEEPALIVE_MS", 500)
+    # The kernels of this test go on talking: gRPC itself would give a host whose kernel does a minute.
+    options = [*channels.server_options(), ("grpc.http2.ping_timeout_ms", 2000)]
+    ended, is_gone = asyncio.Event(), asyncio.Event()
+
+    async def upload(requests: AsyncIterator[bytes], context: object) -> AsyncIterator[bytes]:
+        try:
+            async for request in requests:
+                yield request
+        finally:
+            ended.set()
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            if not is_gone.is_set():
+                sink.write(data)
+        sink.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, to_server), pump(from_server, writer))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    server = grpc.aio.server(options=options)
+    methods: dict[str, Any] = {"Upload": grpc.stream_stream_rpc_method_handler(upload)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    proxy = await asyncio.start_server(forward, "127.0.0.1", 0)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{proxy.sockets[0].getsockname()[1]}") as channel:
+        method: Any = channel.stream_stream(f"/{SERVICE}/Upload")
+        call = method(pieces())
+        assert await call.read() == b"x"
+        await asyncio.sleep(3.5)
+        assert not ended.is_set()  # Whoever answers pings may say nothing else for as long as it likes.
+        is_gone.set()
+        await asyncio.wait_for(ended.wait(), 10)
+    proxy.close()
+    await server.stop(None)
 
 
 async def test_what_fails_while_making_requests_reaches_whoever_reads_the_responses(served: Any) -> None:
