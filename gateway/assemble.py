@@ -92,7 +92,7 @@ class SegmentWriter:
         if model.ctc_tokenizer is not None and posteriors is not None:
             ctc_text = greedy_text(posteriors, model.ctc_tokenizer)
         text = clean_transcript(self._previous_text + model.detokenizer.decode(token_ids))
-        text = collapse_repetitions(text, ctc_text)
+        text = collapse_repetitions(text, ctc_text, settled=len(self._previous_text))
         return _Draft(token_ids, text, ctc_text)
 
     def _aligned(self, draft: _Draft, posteriors: CtcPosteriors | None) -> _Draft:

@@ -23,13 +23,16 @@ _END_NEAR_MS = 300
 
 # How late, in frames, the detector hears of audio: stacking of frames, a step, and what a call leaves over.
 _LATE_FRAMES = 10 + _STEP_FRAMES
+# How much longer than the detector allows an utterance may get: up to what it has not heard of yet when the
+# client ends it, and by the begin of its first frame.
+_OVER_SECONDS = (_LATE_FRAMES + 4) / 100
 # Audio before detected speech that belongs to an utterance whose ends the client sets.
 CLIENT_LEAD = 16_000
 
 
 def _options(options: SessionOptions, max_segment: float) -> VadOptions:
     asked = options.recognize
-    longest = min(max_segment, asked.max_segment or max_segment)
+    longest = min(max_segment - _OVER_SECONDS, asked.max_segment or max_segment)
     longest_ms, lead_ms = int(longest * 1000), round(options.lead * 1000)
     if options.client_endpoint:
         longest_ms -= CLIENT_LEAD // _SAMPLES_PER_MS

@@ -89,7 +89,7 @@ class Outbox:
         return self._read(self._reader)
 
     def _replay(self, after: float) -> list[Update]:
-        missed = [u for u in self._finals if isinstance(u.event, Final) and u.event.segment.end > after]
+        missed = [u for u in self._finals if isinstance(u.event, Final) and _is_missed(u.event, after)]
         refined = [self._refined[i] for i in sorted(self._refined)]
         # An answer says that all results before it have been sent: it follows them here too.
         partial = [self._partial] if self._partial is not None else []
@@ -112,3 +112,11 @@ class Outbox:
             self._changed.clear()
             if not self._queue and reader == self._reader:
                 await self._changed.wait()
+
+
+def _is_missed(final: Final, after: float) -> bool:
+    """Whether a client that has the finals up to `after` seconds may lack this one.
+
+    A final that was taken back is empty, and ends where the one before it does.
+    """
+    return final.segment.end > after or (final.segment.end == after and not final.segment.text)

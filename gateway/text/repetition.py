@@ -45,11 +45,16 @@ def _copies_heard(unit: str, ctc_text: str) -> int:
     return _NOT_SPOKEN.sub("", ctc_text).casefold().count(spoken) if spoken else 0
 
 
-def collapse_repetitions(text: str, ctc_text: str | None = None) -> str:
-    """`text` with every loop cut to one copy, or to as many as `ctc_text` heard; what follows stays."""
+def collapse_repetitions(text: str, ctc_text: str | None = None, settled: int = 0) -> str:
+    """`text` with every loop cut to one copy, or to as many as `ctc_text` heard; what follows stays.
+
+    Its first `settled` characters are what somebody has been promised, and stay too.
+    """
     kept = ""
     while (loop := find_repetition(text)) is not None:
         copies = 1 if ctc_text is None else max(1, _copies_heard(loop.unit, ctc_text))
+        promised = settled - len(kept) - loop.start
+        copies = max(copies, -(-promised // len(loop.unit)))
         kept += text[: loop.start] + loop.unit * min(copies, loop.copies)
         text = text[loop.end :]
     return kept + text

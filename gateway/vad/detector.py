@@ -197,7 +197,8 @@ class EndpointDetector:
             return
         required_ms = self._required_ms(frame)
         if self._silent_frames * FRAME_MS >= required_ms:
-            self._end(frame - max(0, int(required_ms / FRAME_MS) - _TAIL))
+            end = frame - max(0, int(required_ms / FRAME_MS) - _TAIL)
+            self._end(min(end, self._start + self._max_frames - 1))
         elif frame - self._start + 1 > self._max_frames:
             self._end(min(self._speech_end(frame), frame - 1))
 

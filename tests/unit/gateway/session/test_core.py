@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gateway.session.config import PartialPolicy, SessionLimits, SessionOptions
+from gateway.session.core import SessionCore
 from gateway.session.endpoints import Endpoints
 from gateway.session.events import (
     CheckpointReached,
@@ -19,7 +20,7 @@ from gateway.session.events import (
     SpeechBegan,
     SpeechEnded,
 )
-from gateway.session.jobs import JobKind
+from gateway.session.jobs import Abilities, JobKind
 from gateway.vad.fsmn import FrameScores
 from tandem.errors import InvalidRequest, Unavailable
 from tandem.results import RecognizeOptions
@@ -223,6 +224,24 @@ def test_finalize_ends_speech_at_once() -> None:
     world.run_until(world.now + 0.1)
     assert world.text == script.text
     assert world.finals[0].segment.end == pytest.approx(len(script.audio) / 16_000)
+
+
+def test_speech_that_is_ended_at_its_longest_length_asks_for_no_more_than_the_model_takes() -> None:
+    longest, block = 5.0, RATE // 100
+    for ended in np.arange(4.6, 5.4, 0.01):
+        core = SessionCore(SessionOptions(), Abilities(ctc=False, max_segment=longest), lambda: 0.0)
+        jobs, known = [], 0
+        for heard in range(block, round(ended * RATE), block):
+            # The detector hears of a frame when its window and the next one are there.
+            frames = max(0, (heard - 400) // block - 1) - known
+            known += frames
+            none = np.zeros(frames, np.float32)
+            core.hear(np.zeros(block, np.int16), FrameScores(none, none))
+            jobs += core.take().starts
+        core.finalize()
+        jobs += core.take().starts
+        spans = [(job.end - job.start) / RATE for job in jobs if job.kind is JobKind.FINAL]
+        assert spans and max(spans) <= longest
 
 
 def test_cleared_speech_gets_no_final() -> None:

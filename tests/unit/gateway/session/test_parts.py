@@ -166,6 +166,18 @@ async def test_a_client_that_returns_gets_what_it_has_not_seen() -> None:
     assert [update async for update in first] == []
 
 
+async def test_a_client_that_returns_gets_a_final_that_was_taken_back_where_the_one_before_it_ends() -> None:
+    outbox = Outbox(max_finals=3)
+    outbox.attach()
+    finals = [_final(0), _update(Final(1, Segment("", 0.5, 0.5))), _final(2)]
+    for update in finals:
+        outbox.put(update)
+    outbox.detach()
+    outbox.put(_update(Ended(EndReason.CLIENT, 6.0)))
+    events = await _all(outbox, after=0.5)
+    assert [event.index for event in events if isinstance(event, Final)] == [1, 2]
+
+
 async def test_a_checkpoint_is_answered_to_a_client_that_returns_after_the_results_it_speaks_of() -> None:
     outbox = Outbox(max_finals=3)
     outbox.attach()

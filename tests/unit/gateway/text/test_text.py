@@ -74,6 +74,16 @@ def test_a_loop_that_the_ctc_heard_stays() -> None:
     assert collapse_repetitions(chant, ctc_text="what do we want what do we want") == chant[: 2 * 17]
 
 
+def test_what_was_promised_of_a_loop_stays() -> None:
+    promised = "I said go away go away go"
+    text = promised + " away go away and then he left"
+    assert (
+        collapse_repetitions(text, settled=len(promised)) == "I said go away go away go away and then he left"
+    )
+    later = "We begin. " + "and we go " * 6
+    assert collapse_repetitions(later, settled=10) == "We begin. and we go "
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -118,6 +118,14 @@ def test_a_pause_at_the_longest_length_ends_the_segment_in_the_pause() -> None:
     assert second[0] > 7000
 
 
+@pytest.mark.parametrize("schedule", [OFFLINE_SCHEDULE, SilenceSchedule.fixed(100)])
+def test_no_segment_is_longer_than_its_longest_wherever_the_pause_begins(schedule: SilenceSchedule) -> None:
+    config = DetectorConfig(schedule, max_segment_ms=10_000)
+    for spoken in range(920, 1040):
+        segments = _segments(_run(config, _pattern((50, 1.0), (spoken, 0.0), (350, 1.0))))
+        assert max(end - start for start, end in segments) <= 10_000
+
+
 def test_schedule_is_read_at_every_frame() -> None:
     schedule = SilenceSchedule.of([(5000, 2000), (10_000, 1000), (math.inf, 300)])
     config = DetectorConfig(schedule)
