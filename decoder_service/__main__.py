@@ -32,7 +32,7 @@ def main() -> int:
     try:
         with asyncio.Runner(loop_factory=quick_loop()) as runner:
             status = runner.run(serve(config))
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:
         logging.getLogger("decoder").error("%s", error)
         return 2
     logging.shutdown()
