@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +21,7 @@ from tandem.access import Access
 from tandem.asr.v1 import asr_pb2 as pb
 from tandem.asr.v1 import asr_pb2_grpc
 from tandem.convert import options_to_config, response_to_transcript
+from tandem.errors import Cancelled
 from tandem.patience import Patience, give_up_after, recommended_timeout
 from tandem.results import RecognizeOptions, Transcript
 from tandem.rpc.channels import channel_options
@@ -107,10 +110,8 @@ class Client:
         budget, started = _budget(request, timeout), time.monotonic()
 
         def attempt() -> Transcript:
-            try:
+            with self._typed_errors():
                 return response_to_transcript(self._stub.Recognize(request, timeout=_rest(started, budget)))
-            except grpc.RpcError as error:
-                raise from_rpc_error(error) from error
 
         retrying = tenacity.Retrying(
             **give_up_after(self._patience, budget), sleep=tenacity.sleep_using_event(self._closed)
@@ -119,15 +120,25 @@ class Client:
 
     def capabilities(self, *, timeout: float | None = 10) -> pb.GetCapabilitiesResponse:
         """What the server can do and its limits."""
-        try:
+        with self._typed_errors():
             return self._stub.GetCapabilities(pb.GetCapabilitiesRequest(), timeout=timeout)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
 
     def close(self) -> None:
-        """Running calls in other threads end with Cancelled."""
+        """Running calls in other threads end with Cancelled, those that wait to ask again included."""
         self._closed.set()
         self._channel.close()
+
+    @contextlib.contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        except ValueError as error:
+            # What grpc raises for a call on a channel that was closed.
+            if not self._closed.is_set():
+                raise
+            raise Cancelled("the client was closed") from error
 
     def __enter__(self) -> Self:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import queue
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
@@ -24,6 +25,8 @@ from tandem.streaming_convert import Encoding, event_of, streaming_config
 from tandem.streaming_log import SentLog
 
 _FIRST_DELAY, _MAX_DELAY = 0.1, 2.0
+_STABLE_SECONDS = 2.0
+"""A session that goes on for so long has been taken up; one that breaks at once each time has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,8 @@ class LiveStream:
     ...         print(event)
 
     Iterate while sending, in another task or between sends: events come as they happen. Iteration ends
-    after tandem.live_events.Ended and raises a subclass of TandemError when the session fails.
+    after tandem.live_events.Ended and raises a subclass of TandemError when the session fails; either ends
+    the session, and iterating again tells the same.
     """
 
     def __init__(
@@ -72,19 +76,28 @@ class LiveStream:
         """How far the server was at the event given last."""
         self._channel = (access or Access()).aio_channel(target, channel_options())
         self._stub: asr_pb2_grpc.AsrServiceAsyncStub = asr_pb2_grpc.AsrServiceStub(self._channel)
-        self._log = SentLog(self.options.encoding.bytes_per_second(self.options.sample_rate))
+        encoding = self.options.encoding
+        width = 2 if encoding is Encoding.LINEAR16 else 1
+        self._log = SentLog(encoding.bytes_per_second(self.options.sample_rate), width)
         self._token = ""
         self._final = 0.0
         self._next_final = 0
         self._ended = False
+        self._failure: Exception | None = None
+        self._give_up: float | None = None
+        self._taken_up = math.inf
+        """When the session was taken up last, by the event loop's clock."""
 
     async def send(self, audio: bytes) -> None:
-        """Bytes of audio in the format of the options. Waits while the server is far behind."""
+        """Bytes of audio in the format of the options. Waits while the server is far behind.
+
+        Once the session is over it returns at once and the audio is dropped: iterating tells how it ended.
+        """
         await self._log.room()
         self._log.add(pb.StreamingRecognizeRequest(audio=audio))
 
     async def send_silence(self, length: float) -> None:
-        """That many seconds of silence without bytes."""
+        """That many seconds of silence without bytes; waits, or is dropped, as audio is."""
         await self._log.room()
         self._log.add(pb.StreamingRecognizeRequest(silence=duration(length)))
 
@@ -108,18 +121,35 @@ class LiveStream:
         self._log.end()
 
     async def __aiter__(self) -> AsyncIterator[LiveEvent]:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            async with contextlib.aclosing(self._events()) as events:
+                async for event in events:
+                    yield event
+        except Exception as error:
+            self._failure = error
+            self._log.abandon()
+            raise
+
+    async def _events(self) -> AsyncGenerator[LiveEvent, None]:
+        """Those of one call after the other. Raises a call's error that is not to be taken up again."""
         delay, loop = _FIRST_DELAY, asyncio.get_running_loop()
-        give_up = loop.time() + self.options.reconnect
         while not self._ended:
             try:
                 async with contextlib.aclosing(self._call()) as events:
                     async for event in events:
-                        give_up, delay = loop.time() + self.options.reconnect, _FIRST_DELAY
                         yield event
                 if not self._ended:
                     raise Unavailable("the server closed the stream")
             except Unavailable:
-                if not self._token or not self._log.replayable or loop.time() + delay > give_up:
+                if loop.time() - self._taken_up > _STABLE_SECONDS:
+                    self._give_up = None
+                self._taken_up = math.inf
+                if self._give_up is None:
+                    # From when it broke: a session may have been silent for long before.
+                    self._give_up, delay = loop.time() + self.options.reconnect, _FIRST_DELAY
+                if not self._token or not self._log.replayable or loop.time() + delay > self._give_up:
                     raise
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, _MAX_DELAY)
@@ -138,6 +168,9 @@ class LiveStream:
                     event = event_of(response)
                     if event is not None and self._is_new(event):
                         yield event
+                    if self._ended:
+                        # The call's status may be an error yet, where it met something being written.
+                        return
         finally:
             ready.cancel()
 
@@ -150,8 +183,11 @@ class LiveStream:
 
     def _note(self, response: pb.StreamingRecognizeResponse, ready: asyncio.Future[float]) -> None:
         if response.HasField("started"):
+            self._taken_up = asyncio.get_running_loop().time()
             self.session_id, self._token = response.started.session_id, response.started.resume_token
             ready.set_result(seconds(response.cursors.received))
+        else:
+            self._give_up = None
         at = response.cursors
         self.cursors = Cursors(seconds(at.received), seconds(at.decoded), seconds(at.final))
         self._log.received(self.cursors.received)
@@ -161,10 +197,14 @@ class LiveStream:
             if event.index < self._next_final:
                 return False
             self._next_final, self._final = event.index + 1, event.segment.end
-        self._ended = isinstance(event, Ended)
+        if isinstance(event, Ended):
+            self._ended = True
+            self._log.abandon()
         return True
 
     async def close(self) -> None:
+        """Ends what is left of the session; whoever waits in send() returns."""
+        self._log.abandon()
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -213,6 +253,48 @@ async def stream_async(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def _pulled(chunks: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
+    """The chunks, each taken when it is asked for, in a daemon thread; what taking one raises is raised.
+
+    Not in the event loop's own threads: asyncio.run() and the interpreter's end wait for those, and the next
+    chunk may never come.
+    """
+    loop, iterator = asyncio.get_running_loop(), iter(chunks)
+    asked: queue.SimpleQueue[asyncio.Future[bytes | None] | None] = queue.SimpleQueue()
+
+    def answer(wanted: asyncio.Future[bytes | None], chunk: bytes | BaseException | None) -> None:
+        if wanted.done():
+            return
+        if isinstance(chunk, BaseException):
+            wanted.set_exception(chunk)
+        else:
+            wanted.set_result(chunk)
+
+    def take() -> None:
+        while (wanted := asked.get()) is not None:
+            chunk: bytes | BaseException | None
+            try:
+                chunk = next(iterator, None)
+            except BaseException as error:
+                chunk = error
+            try:
+                loop.call_soon_threadsafe(answer, wanted, chunk)
+            except RuntimeError:
+                return  # The loop is closed: nobody waits for it.
+
+    threading.Thread(target=take, name="tandem-chunks", daemon=True).start()
+    try:
+        while True:
+            wanted: asyncio.Future[bytes | None] = loop.create_future()
+            asked.put(wanted)
+            chunk = await wanted
+            if chunk is None:
+                return
+            yield chunk
+    finally:
+        asked.put(None)
+
+
 def stream(
     chunks: Iterable[bytes],
     target: str = "localhost:50051",
@@ -220,7 +302,7 @@ def stream(
     *,
     access: Access | None = None,
 ) -> Iterator[LiveEvent]:
-    """The blocking form of stream_async.
+    """The blocking form of stream_async. A daemon thread takes chunks: the end comes even if none does.
 
     >>> for event in tandem.stream(microphone(), "localhost:50051"):
     ...     if isinstance(event, Final):
@@ -230,26 +312,28 @@ def stream(
     stopped = threading.Event()
 
     async def pull() -> AsyncIterator[bytes]:
-        iterator = iter(chunks)
-        while not stopped.is_set():
-            chunk = await asyncio.to_thread(next, iterator, None)
-            if chunk is None:
-                return
-            yield chunk
+        async with contextlib.aclosing(_pulled(chunks)) as pulled:
+            async for chunk in pulled:
+                if stopped.is_set():
+                    return
+                yield chunk
 
     async def run() -> None:
-        async for event in stream_async(pull(), target, options, access=access):
-            events.put(event)
-            if stopped.is_set():
-                return
+        # Told from in here: asyncio.run() may have to wait for what is left before it returns.
+        try:
+            async for event in stream_async(pull(), target, options, access=access):
+                events.put(event)
+                if stopped.is_set():
+                    return
+            events.put(None)
+        except Exception as error:
+            events.put(error)
 
     def work() -> None:
         try:
             asyncio.run(run())
         except BaseException as error:
             events.put(error)
-        else:
-            events.put(None)
 
     thread = threading.Thread(target=work, name="tandem-stream", daemon=True)
     thread.start()

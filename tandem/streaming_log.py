@@ -13,6 +13,8 @@ from tandem.rpc.durations import duration, seconds
 # Audio that may wait for the server, sent or not.
 _MAX_AHEAD = 60.0
 _PIECE_BYTES = 64 * 1024
+_SERVER_RATE = 16_000
+"""Samples a second that the server counts in: it makes whole ones of each message of silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +27,22 @@ class _Entry:
 
 
 class SentLog:
-    """Messages in order with their positions. `bytes_per_second` 0: positions are unknown, no resuming."""
+    """Messages in order with their positions. `bytes_per_second` 0: positions are unknown, no resuming.
 
-    def __init__(self, bytes_per_second: int) -> None:
+    `width` is the bytes of a sample. Messages hold whole ones, whatever is added: a session that is taken up
+    again begins with a whole one, and the server counts whole ones.
+    """
+
+    def __init__(self, bytes_per_second: int, width: int = 2) -> None:
         self._rate = bytes_per_second
+        self._width = width if bytes_per_second else 1
+        self._part = b""
+        self._audio_bytes = self._silence_samples = 0
         self._entries: deque[_Entry] = deque()
         self._dropped = 0
         self._end = 0.0
         self._received = 0.0
-        self._closed = False
+        self._closed = self._over = False
         self._changed = asyncio.Event()
 
     @property
@@ -42,17 +51,31 @@ class SentLog:
         return self._rate > 0
 
     def add(self, message: pb.StreamingRecognizeRequest) -> None:
-        """Queue one message; long audio is cut into pieces."""
-        audio = message.audio
-        if len(audio) > _PIECE_BYTES:
-            for first in range(0, len(audio), _PIECE_BYTES):
-                self.add(pb.StreamingRecognizeRequest(audio=audio[first : first + _PIECE_BYTES]))
+        """Queue one message; long audio is cut into pieces. Does nothing once the session is over."""
+        if self._over:
             return
-        start = self._end
+        if message.HasField("audio"):
+            audio = self._whole_samples(message.audio)
+            for first in range(0, max(len(audio), 1), _PIECE_BYTES):
+                piece = audio[first : first + _PIECE_BYTES]
+                self._audio_bytes += len(piece)
+                self._append(pb.StreamingRecognizeRequest(audio=piece))
+            return
         if message.HasField("silence"):
-            self._end += seconds(message.silence)
-        elif self._rate:
-            self._end += len(audio) / self._rate
+            self._silence_samples += round(seconds(message.silence) * _SERVER_RATE)
+        self._append(message)
+
+    def _whole_samples(self, audio: bytes) -> bytes:
+        """Audio with the part of a sample that was left before; what follows the last whole one is left."""
+        audio = self._part + audio
+        whole = len(audio) // self._width * self._width
+        self._part = audio[whole:]
+        return audio[:whole]
+
+    def _append(self, message: pb.StreamingRecognizeRequest) -> None:
+        # From counts: a sum of seconds would drift from the server's over the hours.
+        audio = self._audio_bytes / self._rate if self._rate else 0.0
+        start, self._end = self._end, audio + self._silence_samples / _SERVER_RATE
         self._entries.append(_Entry(message, start, self._end))
         self._changed.set()
 
@@ -60,6 +83,13 @@ class SentLog:
         """Nothing follows."""
         self._closed = True
         self._changed.set()
+
+    def abandon(self) -> None:
+        """The session is over: what waits or comes yet is dropped, and nobody waits for room."""
+        self._over = True
+        self._dropped += len(self._entries)
+        self._entries.clear()
+        self.end()
 
     def received(self, position: float) -> None:
         """The server has the audio up to `position` seconds."""
@@ -70,10 +100,13 @@ class SentLog:
         self._changed.set()
 
     async def room(self) -> None:
-        """Wait until the server is less than a minute of audio behind."""
-        while self._rate and self._end - self._received > _MAX_AHEAD:
+        """Wait until the server is less than a minute of audio behind, or the session is over."""
+        while self._rate and not self._over and self._end - self._received > _MAX_AHEAD:
             self._changed.clear()
             await self._changed.wait()
+        if self._over:
+            # Whoever goes on sending without a wait of their own must leave a turn to those who end it.
+            await asyncio.sleep(0)
 
     async def from_position(self, position: float) -> AsyncIterator[pb.StreamingRecognizeRequest]:
         """Messages from `position` seconds on, the first cut to it, until the end."""
@@ -108,6 +141,5 @@ class SentLog:
             return None
         if entry.message.HasField("silence"):
             return pb.StreamingRecognizeRequest(silence=duration(entry.end - position))
-        width = 2 if self._rate % 2 == 0 else 1
-        skip = round((position - entry.start) * self._rate / width) * width
+        skip = round((position - entry.start) * self._rate / self._width) * self._width
         return pb.StreamingRecognizeRequest(audio=entry.message.audio[skip:])

@@ -11,6 +11,8 @@ from tandem import errors
 from tandem.errors import DOMAIN, FieldViolation, TandemError
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_BROKEN_WRITE = "Internal error from Core"
+"""What grpc.aio itself says of a call that ended while this side was writing to it, whatever ended it."""
 
 
 def _subclasses(cls: type[TandemError]) -> list[type[TandemError]]:
@@ -47,7 +49,8 @@ def from_rpc_error(error: grpc.RpcError) -> TandemError:
     """The typed error that a peer raised, rebuilt from its status and details.
 
     CANCELLED without a word is Unavailable: a server that shuts down answers so to calls that it has not
-    taken up yet. Calls that this side cancels end otherwise.
+    taken up yet. Calls that this side cancels end otherwise. So is the INTERNAL that grpc.aio makes of a
+    connection that breaks while this side writes.
     """
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return errors.InternalError(str(error))
@@ -55,6 +58,8 @@ def from_rpc_error(error: grpc.RpcError) -> TandemError:
     status = _status_of(error)
     if code is grpc.StatusCode.CANCELLED and message == code.name and status is None:
         return errors.Unavailable("the server is shutting down")
+    if code is grpc.StatusCode.INTERNAL and message == _BROKEN_WRITE and status is None:
+        return errors.Unavailable("the call broke off while it was written to")
     return _typed(code, message, status)
 
 

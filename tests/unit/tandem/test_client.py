@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 from tandem import AsyncClient, Client, stream
 from tandem.asr.v1 import asr_pb2 as pb
 from tandem.asr.v1 import asr_pb2_grpc
-from tandem.errors import DeadlineExceeded, InvalidAudio, Overloaded, TandemError, Unavailable
+from tandem.errors import Cancelled, DeadlineExceeded, InvalidAudio, Overloaded, TandemError, Unavailable
 from tandem.inputs import Recording
 from tandem.many import ManyOptions, transcribe_many
 from tandem.patience import Patience, recommended_timeout
@@ -85,6 +85,22 @@ def test_the_servers_advice_decides_when_to_ask_again(server: tuple[Server, str]
     first, second = (b - a for a, b in zip(servicer.times, servicer.times[1:], strict=False))
     assert 0.4 <= first < 0.7
     assert 0.1 <= second < 0.35
+
+
+def test_closing_ends_a_call_that_waits_to_ask_again(server: tuple[Server, str]) -> None:
+    servicer, address = server
+    servicer.failures = [Overloaded("full", retry_after=30)]
+    client = Client(address)
+    with futures.ThreadPoolExecutor(1) as threads:
+        call = threads.submit(client.recognize, b"hello")
+        while servicer.failures:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        client.close()
+        with pytest.raises(Cancelled, match="closed"):
+            call.result(5)
+    with pytest.raises(Cancelled, match="closed"):
+        client.capabilities()
 
 
 async def test_the_async_client_does_the_same(server: tuple[Server, str]) -> None:

@@ -21,7 +21,7 @@ from tandem.rpc import channels, handlers
 from tandem.rpc.calls import streaming_call
 from tandem.rpc.channels import connect
 from tandem.rpc.server import LIVENESS, ServerConfig, TierServer
-from tandem.rpc.status import from_rpc_error
+from tandem.rpc.status import from_rpc_error, to_status
 from tandem.tensor.v1 import tensor_pb2 as pb
 from tests.support.ports import free_port
 
@@ -228,6 +228,29 @@ async def test_a_call_that_comes_while_the_server_stops_may_be_sent_again(tmp_pa
             break
     assert grpc.StatusCode.CANCELLED in seen
     assert told == {errors.Unavailable}
+
+
+@pytest.mark.parametrize(
+    ("details", "trailing", "expected"),
+    [
+        ("Internal error from Core", (), errors.Unavailable),
+        ("Internal error from Core, says the server", (), TandemError),
+        (
+            "Internal error from Core",
+            to_status(errors.InternalError("Internal error from Core")),
+            errors.InternalError,
+        ),
+    ],
+)
+def test_a_call_that_breaks_while_it_is_written_to_may_be_made_again(
+    details: str, trailing: Any, expected: type[TandemError]
+) -> None:
+    """grpc.aio says so itself, without a status of the server's."""
+    metadata = trailing and (("grpc-status-details-bin", trailing.SerializeToString()),)
+    error = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(*metadata), details=details
+    )
+    assert type(from_rpc_error(error)) is expected
 
 
 async def test_a_client_that_is_still_sending_gets_the_status_and_not_an_internal_error(served: Any) -> None:
