@@ -135,4 +135,4 @@ def test_a_gateway_behind_certificates_and_keys_is_ready(
         with Client(target, access=access) as client:
             options = RecognizeOptions(vad=False, max_new_tokens=3)
             assert client.recognize(NANO / "mandarin_206ms.wav", options, timeout=60).segments
-    assert "Traceback" not in served.said()
+        assert "Traceback" not in served.said()
