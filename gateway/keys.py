@@ -19,7 +19,6 @@ import grpc.aio
 from grpc_status import rpc_status
 
 from tandem.api_keys import key_hash
-from tandem.api_keys import new_key as new_key
 from tandem.errors import Unauthenticated
 from tandem.rpc.handlers import drain
 from tandem.rpc.status import to_status

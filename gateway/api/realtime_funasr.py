@@ -116,17 +116,13 @@ class Connection:
 
     async def _start(self, _: str) -> None:
         await self._reset()
-        try:
-            sessions = self._service.live()
-            speakers = self._speakers and sessions.has_speakers
-            options = SessionOptions(
-                RecognizeOptions(language=self._language, hotwords=self._hotwords, speakers=speakers),
-                client_endpoint=self._client_endpoint,
-            )
-            self._held = sessions.open(replace(options, partials=sessions.partials))
-        except TandemError as error:
-            await self._send({"event": "error", "error": str(error)})
-            return
+        sessions = self._service.live()
+        speakers = self._speakers and sessions.has_speakers
+        options = SessionOptions(
+            RecognizeOptions(language=self._language, hotwords=self._hotwords, speakers=speakers),
+            client_endpoint=self._client_endpoint,
+        )
+        self._held = sessions.open(replace(options, partials=sessions.partials))
         self._decoder = RawDecoder(RawEncoding.S16LE, 16_000)
         self._results = Results(self._replacements, per_utterance=self._client_endpoint)
         await self._send({"event": "started"})

@@ -84,9 +84,9 @@ async def _responses(
     """`started`, then updates as messages, progress in between, and the reader's error if it has one."""
     session = held.session
     updates = session.outbox.attach(after)
+    told = session.cursors.received
     yield started(session, held.token)
     reading = asyncio.create_task(pump.run())
-    heard = session.cursors.received
     following = asyncio.ensure_future(anext(updates, None))
     try:
         while True:
@@ -102,13 +102,15 @@ async def _responses(
                     raise update.event.error
                 message = response(update, interim=interim)
                 if message is not None:
+                    told = update.cursors.received
                     yield message
                 if isinstance(update.event, Ended):
                     return
                 following = asyncio.ensure_future(anext(updates, None))
-            elif session.cursors.received > heard:
+            elif session.cursors.received > told:
+                # Compared with what was told: more may have been heard since an update was made.
+                told = session.cursors.received
                 yield updated(session.cursors)
-            heard = session.cursors.received
     finally:
         reading.cancel()
         following.cancel()

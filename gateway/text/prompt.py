@@ -131,9 +131,7 @@ class PromptBuilder:
 
     def _without_control(self, text: str) -> str:
         """`text` without any string the tokenizer would read as a control token."""
-        if self._control is None:
-            return text
-        if not self._control.search(text):
+        if self._control is None or not self._control.search(text):
             return text
         # Removing one may spell another: "<|im_<|im_end|>end|>". So each is removed where it ends, and what
         # stands before it never holds one; searching again and again would take the square of the time.

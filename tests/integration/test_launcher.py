@@ -18,8 +18,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from gateway.keys import new_key
 from tandem import RecognizeOptions
+from tandem.api_keys import new_key
 from tandem.client import Client
 from tandem.errors import LimitExceeded
 from tandem.launcher import Addresses, LaunchError, Stack, StackConfig, private_stack, spawn, wait_ready

@@ -16,9 +16,9 @@ import pytest
 from websockets.asyncio.client import connect as websocket
 from websockets.exceptions import InvalidStatus
 
-from gateway.keys import new_key
 from tandem import AsyncClient, Client, RecognizeOptions, StreamOptions
 from tandem.access import Access
+from tandem.api_keys import new_key
 from tandem.cli import main
 from tandem.errors import Unauthenticated
 from tandem.launcher import is_ready

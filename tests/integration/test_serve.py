@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.keys import new_key
 from tandem import Client, RecognizeOptions
 from tandem.access import Access
+from tandem.api_keys import new_key
 from tandem.launcher import is_ready
 from tests.support.certificates import Authority
 from tests.support.ports import free_port

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.keys import new_key
 from tandem import Client
 from tandem.access import Access
+from tandem.api_keys import new_key
 from tandem.errors import Unavailable
 from tandem.launcher import Tier, spawn, wait_ready
 from tests.support.certificates import Authority, Issued

@@ -11,7 +11,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from gateway.keys import KeyInterceptor, KeyRing, new_key
+from gateway.keys import KeyInterceptor, KeyRing
+from tandem.api_keys import new_key
 
 PIECE = bytes(64 * 1024)
 

@@ -114,6 +114,27 @@ async def test_a_checkpoint_is_answered_although_the_connection_broke() -> None:
     assert told[-1] == answer
 
 
+async def test_what_was_heard_while_an_answer_was_read_is_told_too() -> None:
+    server, read, heard = InstantService(), asyncio.Event(), asyncio.Event()
+
+    async def requests() -> AsyncIterator[pb.StreamingRecognizeRequest]:
+        yield pb.StreamingRecognizeRequest(config=pb.StreamingConfig())
+        yield pb.StreamingRecognizeRequest(checkpoint=pb.Checkpoint(id=1))
+        await read.wait()
+        yield pb.StreamingRecognizeRequest(audio=bytes(32_000))
+        heard.set()
+        await asyncio.Event().wait()
+
+    responses = streaming_recognize(server.sessions, requests(), Open())
+    async with contextlib.aclosing(responses):
+        while not (await anext(responses)).HasField("checkpoint"):
+            continue
+        read.set()
+        await heard.wait()
+        told = await asyncio.wait_for(anext(responses), 5)
+    assert told.cursors.received.ToTimedelta().total_seconds() == 1.0
+
+
 async def test_a_client_that_reads_no_answers_is_not_read_either() -> None:
     server, sent = InstantService(), 0
 

@@ -12,8 +12,9 @@ from starlette.websockets import WebSocketDisconnect
 
 from gateway.api.http import make_app
 from gateway.api.realtime_defaults import RealtimeDefaults
-from gateway.keys import KeyRing, new_key
+from gateway.keys import KeyRing
 from gateway.service import GatewayService, ServiceLimits
+from tandem.api_keys import new_key
 
 
 def client() -> httpx.AsyncClient:

@@ -14,10 +14,11 @@ import pytest
 
 from gateway.api.grpc_batch import BatchServicer
 from gateway.batch.manager import BatchLimits, BatchManager
-from gateway.keys import KeyInterceptor, KeyRing, new_key
+from gateway.keys import KeyInterceptor, KeyRing
 from gateway.pipeline import Recognizer
 from gateway.service import GatewayService, ServiceLimits
 from tandem.access import Access
+from tandem.api_keys import new_key
 from tandem.asr.v1 import batch_pb2 as pb
 from tandem.asr.v1 import batch_pb2_grpc
 from tandem.errors import InvalidAudio, Overloaded, Unavailable
